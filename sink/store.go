@@ -1,0 +1,101 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"forebay/wal/message"
+)
+
+// Store keeps messages for good: PostgreSQL or the embedded store. Two
+// implementations, one suite of conformance tests (sinktest.StoreSuite).
+//
+// All methods are safe for concurrent use and return when ctx ends. An error is
+// one of three kinds: ErrNotFound; a *Down, which means that the store cannot
+// answer now and the same call may succeed later; anything else, which is a
+// fault of the call or of the program.
+type Store interface {
+	// Insert stores a batch in one transaction and returns one Result for each
+	// record, in order. A record that is already there is Known, and nothing
+	// changes: repeating a batch is harmless. A record whose idempotency key
+	// another message of its account has claimed is stored as a duplicate of
+	// it. A record that the store refuses for its own fault is set aside as
+	// failed and never costs the rest of the batch.
+	Insert(ctx context.Context, batch []message.Record) ([]Result, error)
+
+	// Get returns one message. account empty: of any account. ErrNotFound also
+	// when it belongs to another account.
+	Get(ctx context.Context, account string, id message.ID) (message.Record, error)
+
+	// List returns messages by query, newest first.
+	List(ctx context.Context, q message.Query) (message.Page, error)
+
+	// Count says how many of the messages that node accepted with a sequence
+	// number in [from, to] the store has, and of these how many are final.
+	Count(ctx context.Context, node uint16, from, to uint64) (Tally, error)
+
+	// Missing returns the sequence numbers in [from, to] of node that the
+	// store does not have, ascending, at most limit of them.
+	Missing(ctx context.Context, node uint16, from, to uint64, limit int) ([]uint64, error)
+
+	// Health says whether the store answers. It does not block.
+	Health() Health
+
+	// Run does the store's background duties (connecting and migrating,
+	// watching, retention) until ctx ends. A store that is down when Run
+	// starts is retried for ever. An error means that an operator must act.
+	Run(ctx context.Context) error
+
+	// Close releases what the store holds; Run must have returned.
+	Close() error
+}
+
+// Result says what Insert did with one record.
+type Result struct {
+	Outcome Outcome
+	State   message.State // as it now stands in the store
+}
+
+// Outcome is what became of a record that was inserted.
+type Outcome uint8
+
+// The outcomes of an insert.
+const (
+	New       Outcome = iota + 1 // stored now
+	Known                        // was there already
+	Duplicate                    // stored as a duplicate: its key belongs to another message
+	SetAside                     // refused by the store, kept as failed
+)
+
+// Outcomes lists the outcomes for those who count them.
+var Outcomes = []Outcome{New, Known, Duplicate, SetAside}
+
+var outcomeNames = [...]string{New: "new", Known: "known", Duplicate: "duplicate", SetAside: "set_aside"}
+
+// String returns the outcome's name in metrics.
+func (o Outcome) String() string {
+	if o >= New && o <= SetAside {
+		return outcomeNames[o]
+	}
+	return fmt.Sprintf("outcome(%d)", uint8(o))
+}
+
+// Tally counts messages of one node.
+type Tally struct{ Stored, Final uint64 }
+
+// Health is what a store says of itself.
+type Health struct {
+	Up     bool
+	Kind   string // "postgres" or "embedded"
+	Detail string // why it is down, in words for operators; may name hosts, never secrets
+}
+
+// ErrNotFound: the store does not know the message.
+var ErrNotFound = errors.New("message not found")
+
+// Down is the error of a store that cannot answer now.
+type Down struct{ Err error }
+
+func (d *Down) Error() string { return "store unavailable: " + d.Err.Error() }
+func (d *Down) Unwrap() error { return d.Err }

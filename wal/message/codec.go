@@ -1,0 +1,420 @@
+package message
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A message on disk:
+//
+//	version  1 byte, codecVersion
+//	channel  1 byte
+//	priority 1 byte
+//	flags    1 byte
+//	fields   tag (1 byte) · length (uvarint) · bytes, tags never decreasing
+//
+// Numbers are uvarints inside their field. Empty fields are left out, so equal
+// messages have equal bytes: fingerprints rest on that. A tag that this version
+// does not know is an error and not skipped: it was written by a newer version,
+// and a message read without it would not be the message that was accepted.
+const codecVersion = 1
+
+const flagTest = 1 << 0
+
+// The tags of a message's fields. They are written to disk; never renumber them.
+const (
+	tagAccount = iota + 1
+	tagTo
+	tagSubject
+	tagBody
+	tagHTML
+	tagTemplateName
+	tagTemplateLanguage
+	tagTemplateParameter // repeated
+	tagSendAt            // Unix ms
+	tagTTL               // seconds
+	tagClientRef
+	tagMetadataKey   // repeated, each followed by its value
+	tagMetadataValue //
+	tagCallbackURL
+	tagIdempotencyKey
+	tagFingerprint
+	tagTraceParent
+	tagRequestID
+)
+
+// The tags of a state's fields.
+const (
+	tagStoredAt = iota + 1 // Unix ms, as all times below
+	tagScheduledAt
+	tagSentAt
+	tagDeliveredAt
+	tagReadAt
+	tagFailedAt
+	tagNextAttemptAt
+	tagHoldReason
+	tagProviderID
+	tagDuplicateOf
+	tagError   // code, category, retryable, channel code, message
+	tagAttempt // repeated: n, at, outcome, channel code, duration in µs
+)
+
+var (
+	errTruncated = errors.New("truncated")
+	errOrder     = errors.New("fields out of order")
+)
+
+func appendString(dst []byte, tag byte, s string) []byte {
+	if s == "" {
+		return dst
+	}
+	return appendField(dst, tag, s)
+}
+
+func appendField[T string | []byte](dst []byte, tag byte, s T) []byte {
+	dst = append(dst, tag)
+	dst = binary.AppendUvarint(dst, uint64(len(s)))
+	return append(dst, s...)
+}
+
+func appendUint(dst []byte, tag byte, v uint64) []byte {
+	if v == 0 {
+		return dst
+	}
+	var buf [binary.MaxVarintLen64]byte
+	return appendField(dst, tag, binary.AppendUvarint(buf[:0], v))
+}
+
+func appendTime(dst []byte, tag byte, t time.Time) []byte {
+	if t.IsZero() {
+		return dst
+	}
+	return appendUint(dst, tag, uint64(t.UnixMilli()))
+}
+
+// Append appends the message's encoding to dst and returns the longer slice.
+func (m *Message) Append(dst []byte) []byte {
+	var flags byte
+	if m.Test {
+		flags |= flagTest
+	}
+	dst = append(dst, codecVersion, byte(m.Channel), byte(m.Priority), flags)
+	dst = appendString(dst, tagAccount, m.Account)
+	dst = appendString(dst, tagTo, m.To)
+	dst = appendString(dst, tagSubject, m.Subject)
+	dst = appendString(dst, tagBody, m.Body)
+	dst = appendString(dst, tagHTML, m.HTML)
+	if t := m.Template; t != nil {
+		dst = appendField(dst, tagTemplateName, t.Name)
+		dst = appendString(dst, tagTemplateLanguage, t.Language)
+		for _, p := range t.Parameters {
+			dst = appendField(dst, tagTemplateParameter, p)
+		}
+	}
+	dst = appendTime(dst, tagSendAt, m.SendAt)
+	dst = appendUint(dst, tagTTL, uint64(m.TTL/time.Second))
+	dst = appendString(dst, tagClientRef, m.ClientRef)
+	for _, p := range m.Metadata {
+		dst = appendField(dst, tagMetadataKey, p.Key)
+		dst = appendField(dst, tagMetadataValue, p.Value)
+	}
+	dst = appendString(dst, tagCallbackURL, m.CallbackURL)
+	dst = appendString(dst, tagIdempotencyKey, m.IdempotencyKey)
+	if m.Fingerprint != (Fingerprint{}) {
+		dst = appendField(dst, tagFingerprint, m.Fingerprint[:])
+	}
+	dst = appendString(dst, tagTraceParent, m.TraceParent)
+	return appendString(dst, tagRequestID, m.RequestID)
+}
+
+// Decode reads what Append wrote. It copies: the message does not hold on to b.
+func Decode(b []byte) (Message, error) {
+	if len(b) < 4 {
+		return Message{}, errTruncated
+	}
+	if b[0] != codecVersion {
+		return Message{}, fmt.Errorf("version %d, this program knows %d", b[0], codecVersion)
+	}
+	m := Message{Channel: Channel(b[1]), Priority: Priority(b[2]), Test: b[3]&flagTest != 0}
+	if !m.Channel.Valid() || m.Priority >= Lanes || b[3]&^flagTest != 0 {
+		return Message{}, fmt.Errorf("head % x", b[:4])
+	}
+	r := reader{rest: string(b[4:])} // one copy for every string of the message
+	for r.rest != "" {
+		tag, v, err := r.field()
+		if err == nil {
+			err = m.set(tag, v)
+		}
+		if err != nil {
+			return Message{}, err
+		}
+	}
+	if n := len(m.Metadata); n > 0 && r.last == tagMetadataKey {
+		return Message{}, errOrder
+	}
+	return m, nil
+}
+
+func (m *Message) set(tag byte, v string) (err error) {
+	switch tag {
+	case tagAccount:
+		m.Account = v
+	case tagTo:
+		m.To = v
+	case tagSubject:
+		m.Subject = v
+	case tagBody:
+		m.Body = v
+	case tagHTML:
+		m.HTML = v
+	case tagTemplateName:
+		m.Template = &Template{Name: v}
+	case tagTemplateLanguage, tagTemplateParameter:
+		if m.Template == nil {
+			return errOrder
+		}
+		if tag == tagTemplateLanguage {
+			m.Template.Language = v
+		} else {
+			m.Template.Parameters = append(m.Template.Parameters, v)
+		}
+	case tagSendAt:
+		m.SendAt, err = parseTime(v)
+	case tagTTL:
+		var n uint64
+		if n, err = parseUint(v); err == nil && n > uint64(1<<63-1)/uint64(time.Second) {
+			err = fmt.Errorf("ttl of %d seconds", n)
+		}
+		m.TTL = time.Duration(n) * time.Second
+	case tagClientRef:
+		m.ClientRef = v
+	case tagMetadataKey:
+		m.Metadata = append(m.Metadata, Pair{Key: v})
+	case tagMetadataValue:
+		if len(m.Metadata) == 0 {
+			return errOrder
+		}
+		m.Metadata[len(m.Metadata)-1].Value = v
+	case tagCallbackURL:
+		m.CallbackURL = v
+	case tagIdempotencyKey:
+		m.IdempotencyKey = v
+	case tagFingerprint:
+		if copy(m.Fingerprint[:], v) != len(m.Fingerprint) || len(v) != len(m.Fingerprint) {
+			err = errTruncated
+		}
+	case tagTraceParent:
+		m.TraceParent = v
+	case tagRequestID:
+		m.RequestID = v
+	default:
+		err = fmt.Errorf("unknown field %d: written by a newer version", tag)
+	}
+	return err
+}
+
+// Append appends the state's encoding to dst and returns the longer slice.
+func (s *State) Append(dst []byte) []byte {
+	dst = append(dst, codecVersion, byte(s.Status))
+	dst = appendTime(dst, tagStoredAt, s.StoredAt)
+	dst = appendTime(dst, tagScheduledAt, s.ScheduledAt)
+	dst = appendTime(dst, tagSentAt, s.SentAt)
+	dst = appendTime(dst, tagDeliveredAt, s.DeliveredAt)
+	dst = appendTime(dst, tagReadAt, s.ReadAt)
+	dst = appendTime(dst, tagFailedAt, s.FailedAt)
+	dst = appendTime(dst, tagNextAttemptAt, s.NextAttemptAt)
+	dst = appendString(dst, tagHoldReason, s.HoldReason)
+	dst = appendString(dst, tagProviderID, s.ProviderID)
+	if !s.DuplicateOf.IsZero() {
+		dst = appendField(dst, tagDuplicateOf, s.DuplicateOf[:])
+	}
+	if e := s.Error; e != nil {
+		var sub []byte
+		for _, v := range []string{e.Code, e.Category, boolText(e.Retryable), e.ChannelCode, e.Message} {
+			sub = appendField(sub, 1, v)
+		}
+		dst = appendField(dst, tagError, sub)
+	}
+	for _, a := range s.Attempts {
+		sub := binary.AppendUvarint(nil, uint64(a.N))
+		sub = binary.AppendUvarint(sub, uint64(a.At.UnixMilli()))
+		sub = binary.AppendUvarint(sub, uint64(a.Duration.Microseconds()))
+		sub = appendField(sub, 1, a.Outcome)
+		sub = appendField(sub, 1, a.ChannelCode)
+		dst = appendField(dst, tagAttempt, sub)
+	}
+	return dst
+}
+
+// DecodeState reads what State.Append wrote.
+func DecodeState(b []byte) (State, error) {
+	if len(b) < 2 {
+		return State{}, errTruncated
+	}
+	if b[0] != codecVersion {
+		return State{}, fmt.Errorf("version %d, this program knows %d", b[0], codecVersion)
+	}
+	s := State{Status: Status(b[1])}
+	if !s.Status.Valid() {
+		return State{}, fmt.Errorf("status %d", b[1])
+	}
+	r := reader{rest: string(b[2:])}
+	for r.rest != "" {
+		tag, v, err := r.field()
+		if err == nil {
+			err = s.set(tag, v)
+		}
+		if err != nil {
+			return State{}, err
+		}
+	}
+	return s, nil
+}
+
+func (s *State) set(tag byte, v string) (err error) {
+	switch tag {
+	case tagStoredAt:
+		s.StoredAt, err = parseTime(v)
+	case tagScheduledAt:
+		s.ScheduledAt, err = parseTime(v)
+	case tagSentAt:
+		s.SentAt, err = parseTime(v)
+	case tagDeliveredAt:
+		s.DeliveredAt, err = parseTime(v)
+	case tagReadAt:
+		s.ReadAt, err = parseTime(v)
+	case tagFailedAt:
+		s.FailedAt, err = parseTime(v)
+	case tagNextAttemptAt:
+		s.NextAttemptAt, err = parseTime(v)
+	case tagHoldReason:
+		s.HoldReason = v
+	case tagProviderID:
+		s.ProviderID = v
+	case tagDuplicateOf:
+		if copy(s.DuplicateOf[:], v) != len(s.DuplicateOf) || len(v) != len(s.DuplicateOf) {
+			err = errTruncated
+		}
+	case tagError:
+		s.Error, err = decodeFailure(v)
+	case tagAttempt:
+		var a Attempt
+		a, err = decodeAttempt(v)
+		s.Attempts = append(s.Attempts, a)
+	default:
+		err = fmt.Errorf("unknown field %d: written by a newer version", tag)
+	}
+	return err
+}
+
+func decodeFailure(v string) (*Failure, error) {
+	r := reader{rest: v}
+	var part [5]string
+	for i := range part {
+		var err error
+		if _, part[i], err = r.field(); err != nil {
+			return nil, err
+		}
+	}
+	if r.rest != "" {
+		return nil, errOrder
+	}
+	return &Failure{Code: part[0], Category: part[1], Retryable: part[2] == boolText(true), ChannelCode: part[3], Message: part[4]}, nil
+}
+
+func decodeAttempt(v string) (a Attempt, err error) {
+	r := reader{rest: v}
+	var num [3]uint64
+	for i := range num {
+		if num[i], err = r.uvarint(); err != nil {
+			return a, err
+		}
+	}
+	a.N, a.At, a.Duration = int(num[0]), time.UnixMilli(int64(num[1])).UTC(), time.Duration(num[2])*time.Microsecond
+	if _, a.Outcome, err = r.field(); err != nil {
+		return a, err
+	}
+	if _, a.ChannelCode, err = r.field(); err == nil && r.rest != "" {
+		err = errOrder
+	}
+	return a, err
+}
+
+// reader walks over fields. Its strings share one backing array.
+type reader struct {
+	rest string
+	last byte // tag of the field before
+}
+
+func (r *reader) uvarint() (uint64, error) {
+	var buf [binary.MaxVarintLen64]byte
+	n := copy(buf[:], r.rest)
+	v, size := binary.Uvarint(buf[:n])
+	if size <= 0 {
+		return 0, errTruncated
+	}
+	r.rest = r.rest[size:]
+	return v, nil
+}
+
+func (r *reader) field() (tag byte, v string, err error) {
+	if r.rest == "" {
+		return 0, "", errTruncated
+	}
+	tag, r.rest = r.rest[0], r.rest[1:]
+	size, err := r.uvarint()
+	if err != nil {
+		return 0, "", err
+	}
+	if size > uint64(len(r.rest)) {
+		return 0, "", errTruncated
+	}
+	if tag < r.last && !(tag == tagMetadataKey && r.last == tagMetadataValue) {
+		return 0, "", errOrder
+	}
+	r.last = tag
+	v, r.rest = r.rest[:size], r.rest[size:]
+	return tag, v, nil
+}
+
+func parseUint(v string) (uint64, error) {
+	r := reader{rest: v}
+	n, err := r.uvarint()
+	if err == nil && r.rest != "" {
+		err = errOrder
+	}
+	return n, err
+}
+
+func parseTime(v string) (time.Time, error) {
+	ms, err := parseUint(v)
+	return time.UnixMilli(int64(ms)).UTC(), err
+}
+
+func boolText(b bool) string {
+	if b {
+		return "1"
+	}
+	return ""
+}
+
+// MetadataFrom sorts pairs into the order that Message.Metadata keeps.
+func MetadataFrom(m map[string]string) []Pair {
+	if len(m) == 0 {
+		return nil
+	}
+	pairs := make([]Pair, 0, len(m))
+	for k, v := range m {
+		pairs = append(pairs, Pair{k, v})
+	}
+	slices.SortFunc(pairs, func(a, b Pair) int {
+		if a.Key < b.Key {
+			return -1
+		}
+		return 1
+	})
+	return pairs
+}
