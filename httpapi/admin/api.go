@@ -1,0 +1,225 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Account is one user of the appliance as an operator sees it.
+type Account struct {
+	ID          string    `json:"id"`
+	Name        string    `json:"name"`
+	Tier        string    `json:"tier"` // the name of its plan
+	CallbackURL string    `json:"callback_url,omitzero"`
+	Suspended   bool      `json:"suspended"`
+	CreatedAt   time.Time `json:"created_at"`
+	Keys        int       `json:"keys"` // how many of its keys are not revoked
+}
+
+// AccountList is the answer to GET /accounts, ascending by ID.
+type AccountList struct {
+	Data []Account `json:"data"`
+}
+
+// CreateAccount is the body of POST /accounts.
+type CreateAccount struct {
+	ID          string `json:"id"`
+	Tier        string `json:"tier"`
+	Name        string `json:"name,omitzero"`
+	CallbackURL string `json:"callback_url,omitzero"`
+}
+
+// PatchAccount is the body of PATCH /accounts/ID: what is nil stays as it is.
+// An empty CallbackURL takes the address away.
+type PatchAccount struct {
+	Tier        *string `json:"tier,omitzero"`
+	Name        *string `json:"name,omitzero"`
+	CallbackURL *string `json:"callback_url,omitzero"`
+	Suspended   *bool   `json:"suspended,omitzero"`
+}
+
+// Key is an API key without its secret, which is never kept.
+type Key struct {
+	ID        string    `json:"id"`
+	Account   string    `json:"account"`
+	Label     string    `json:"label,omitzero"`
+	Test      bool      `json:"test"`
+	CreatedAt time.Time `json:"created_at"`
+	RevokedAt time.Time `json:"revoked_at,omitzero"` // zero: in force
+}
+
+// KeyList is the answer to GET /accounts/ID/keys, ascending by ID.
+type KeyList struct {
+	Data []Key `json:"data"`
+}
+
+// CreateKey is the body of POST /accounts/ID/keys.
+type CreateKey struct {
+	Label string `json:"label,omitzero"`
+	Test  bool   `json:"test,omitzero"`
+}
+
+// CreatedKey is the answer to CreateKey: the only time that Secret is shown.
+type CreatedKey struct {
+	Key
+	Secret string `json:"key"`
+}
+
+// MessageQuery selects messages for Client.Messages; zero fields do not restrict.
+type MessageQuery struct {
+	Account, Status, Channel, To, ClientRef string
+	AcceptedAfter                           time.Time // inclusive
+	AcceptedBefore                          time.Time // exclusive
+	Limit                                   int       // 1–100; 0: 20
+	Cursor                                  string    // NextCursor of the page before
+}
+
+// MessagePage is the answer to GET /messages, newest first. The messages look
+// as they do to the client that sent them (GET /v1/messages/{id}), with
+// account, node and sequence number added.
+type MessagePage struct {
+	Data       []jsontext.Value `json:"data"`
+	HasMore    bool             `json:"has_more"`
+	NextCursor string           `json:"next_cursor,omitzero"`
+}
+
+// Audit is the receipt of one node: each number that it gave to an accepted
+// message, from From to To, held against the log and the store. Missing must
+// be 0.
+type Audit struct {
+	Node           uint16   `json:"node"`
+	From           uint64   `json:"from"`
+	To             uint64   `json:"to"`
+	Accepted       uint64   `json:"accepted"`
+	Stored         uint64   `json:"stored"`
+	Final          uint64   `json:"final"`
+	Waiting        uint64   `json:"waiting"` // in the log, not yet in the store
+	Missing        uint64   `json:"missing"` // in neither
+	MissingNumbers []uint64 `json:"missing_numbers,omitzero"`
+}
+
+// Status is the answer to GET /status, and /status.json.
+type Status struct {
+	Node          uint16       `json:"node"`
+	Version       string       `json:"version"`
+	UptimeSeconds float64      `json:"uptime_seconds"`
+	Intake        IntakeStatus `json:"intake"`
+	Log           LogStatus    `json:"log"`
+	Store         StoreStatus  `json:"store"`
+	Raft          RaftStatus   `json:"raft"`
+	Config        ConfigStatus `json:"config"`
+}
+
+// Quantiles summarizes a latency, in seconds.
+type Quantiles struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+}
+
+// IntakeStatus says what comes in.
+type IntakeStatus struct {
+	Rate          float64           `json:"rate"` // accepted messages a second, lately
+	AcceptedTotal uint64            `json:"accepted_total"`
+	Refused       map[string]uint64 `json:"refused"` // by problem code
+	Latency       Quantiles         `json:"latency"`
+}
+
+// LogStatus says what waits in the write-ahead log.
+type LogStatus struct {
+	Backlog          map[string]uint64 `json:"backlog"` // messages, by lane
+	OldestAgeSeconds float64           `json:"oldest_age_seconds"`
+	DiskBytes        uint64            `json:"disk_bytes"` // allocated
+	AppendLatency    Quantiles         `json:"append_latency"`
+}
+
+// StoreStatus says how the drain is doing.
+type StoreStatus struct {
+	Kind      string    `json:"kind"` // postgres, embedded
+	Up        bool      `json:"up"`
+	Rate      float64   `json:"rate"`       // rows a second, lately
+	BatchSize float64   `json:"batch_size"` // mean rows a batch, lately
+	Latency   Quantiles `json:"latency"`    // of a batch
+	DownSince time.Time `json:"down_since,omitzero"`
+	Detail    string    `json:"detail,omitzero"` // why it is down
+}
+
+// RaftStatus says how the group that holds accounts and plans is doing.
+type RaftStatus struct {
+	Role    string       `json:"role"` // leader, follower, candidate, shutdown
+	Term    uint64       `json:"term"`
+	Leader  uint16       `json:"leader"` // node; 0: none
+	Members []RaftMember `json:"members"`
+}
+
+// RaftMember is one node of the group.
+type RaftMember struct {
+	Node    uint16 `json:"node"`
+	Address string `json:"address"`
+	Role    string `json:"role"` // leader, voter, nonvoter
+}
+
+// ConfigStatus says which configuration runs.
+type ConfigStatus struct {
+	Version  uint64    `json:"version"`
+	LoadedAt time.Time `json:"loaded_at"`
+}
+
+// Readiness is the answer to GET /readyz. Status is ready, degraded or unready;
+// only unready is a 503.
+type Readiness struct {
+	Status string           `json:"status"`
+	Checks map[string]Check `json:"checks"`
+}
+
+// Check is one part's say in Readiness. Detail is for operators; it is left
+// out where the caller is not known to be one.
+type Check struct {
+	Status string `json:"status"` // ok, degraded, failed
+	Detail string `json:"detail,omitzero"`
+}
+
+// The words of Readiness.Status.
+const (
+	Ready    = "ready"
+	Degraded = "degraded"
+	Unready  = "unready"
+)
+
+// Problem is a refusal (RFC 9457), in the shape of the public API. The Client
+// returns it as its error: compare Code, never Detail.
+type Problem struct {
+	Type     string         `json:"type"`
+	Title    string         `json:"title"`
+	Status   int            `json:"status"`
+	Detail   string         `json:"detail,omitzero"`
+	Instance string         `json:"instance,omitzero"` // the request's id
+	Code     string         `json:"code"`
+	Errors   []FieldProblem `json:"errors,omitzero"`
+}
+
+// FieldProblem names one part of a body that breaks its rule.
+type FieldProblem struct {
+	Pointer string `json:"pointer"` // RFC 6901, as "#/tier"
+	Detail  string `json:"detail"`
+}
+
+// Error says in one line what was refused and why.
+func (p *Problem) Error() string {
+	var b strings.Builder
+	if b.WriteString(p.Detail); p.Detail == "" {
+		b.WriteString(p.Title)
+	}
+	for i, f := range p.Errors {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		fmt.Fprintf(&b, "%s%s %s", sep, strings.TrimPrefix(f.Pointer, "#/"), f.Detail)
+	}
+	fmt.Fprintf(&b, " (%s)", p.Code)
+	return b.String()
+}
