@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -57,6 +58,9 @@ func (id ID) Node() uint16 { return uint16(id.lo() >> 46) }
 // Lane is the priority that the message was accepted with.
 func (id ID) Lane() Priority { return Priority(id.lo() >> randomBits & 3) }
 
+// Compare orders IDs byte by byte: those of one node by acceptance.
+func (id ID) Compare(other ID) int { return bytes.Compare(id[:], other[:]) }
+
 // IsZero reports whether the ID is not set.
 func (id ID) IsZero() bool { return id == ID{} }
 
@@ -83,8 +87,13 @@ func (id ID) String() string {
 // MarshalText implements encoding.TextMarshaler.
 func (id ID) MarshalText() ([]byte, error) { return id.AppendText(make([]byte, 0, 36)) }
 
-// UnmarshalText implements encoding.TextUnmarshaler; ErrBadID.
+// UnmarshalText implements encoding.TextUnmarshaler; ErrBadID. The nil UUID is
+// the zero ID.
 func (id *ID) UnmarshalText(text []byte) error {
+	if string(text) == (ID{}).String() {
+		*id = ID{}
+		return nil
+	}
 	parsed, err := ParseID(string(text))
 	if err != nil {
 		return err

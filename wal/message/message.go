@@ -134,6 +134,23 @@ func (m *Message) PayloadFingerprint() Fingerprint {
 	return Fingerprint(sum[:16])
 }
 
+// SizeHint is about the size of the message's encoding in bytes, rather more
+// than less.
+func (m *Message) SizeHint() int {
+	n := 64 + len(m.Account) + len(m.To) + len(m.Subject) + len(m.Body) + len(m.HTML) + len(m.ClientRef) +
+		len(m.CallbackURL) + len(m.IdempotencyKey) + len(m.TraceParent) + len(m.RequestID)
+	for _, p := range m.Metadata {
+		n += 6 + len(p.Key) + len(p.Value)
+	}
+	if m.Template != nil {
+		n += 12 + len(m.Template.Name) + len(m.Template.Language)
+		for _, p := range m.Template.Parameters {
+			n += 4 + len(p)
+		}
+	}
+	return n
+}
+
 // Failure says why a message did not go, in words that a client may see.
 type Failure struct {
 	Code        string // stable, ours

@@ -1,0 +1,81 @@
+package wal
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+)
+
+// badgerOptions: small memory, everything in the tree, sums of our own. The
+// figures behind them are in the manual's chapter on tuning.
+func badgerOptions(dir string, memTable int64, logger badger.Logger) badger.Options {
+	o := badger.DefaultOptions(dir).
+		WithSyncWrites(true).
+		WithDetectConflicts(false). // one writer
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
+		WithMemTableSize(memTable).
+		WithNumMemtables(3).
+		WithNumCompactors(2).
+		WithValueLogFileSize(max(memTable, 1<<20)).
+		WithMetricsEnabled(false).
+		WithLogger(logger)
+	// A transaction holds 15 % of a memtable, and no value may be larger: with
+	// the threshold there, no value ever reaches the value log.
+	return o.WithValueThreshold(min(maxTxnShare(memTable), 1<<20))
+}
+
+// maxTxnShare is Badger's limit for one transaction, less a margin for its own
+// estimate.
+func maxTxnShare(memTable int64) int64 { return memTable * 15 / 100 * 9 / 10 }
+
+// watch is Badger's logger. Badger reports some failed syncs and unreadable
+// values here and nowhere else, in the goroutine of the commit and before it
+// returns; so an error line counts as a failed write.
+type watch struct {
+	logger      *slog.Logger
+	failure     atomic.Pointer[error]
+	compactions atomic.Uint64
+	onFailure   func()
+}
+
+func (w *watch) Errorf(format string, args ...any) {
+	err := fmt.Errorf("badger: %s", strings.TrimSpace(fmt.Sprintf(format, args...)))
+	if w.failure.CompareAndSwap(nil, &err) {
+		w.logger.Error("the log's database reported an error", "err", err)
+		if w.onFailure != nil {
+			w.onFailure()
+		}
+	}
+}
+
+func (w *watch) Warningf(format string, args ...any) {
+	text := strings.TrimSpace(fmt.Sprintf(format, args...))
+	// A failed compaction is only a warning to Badger; what it may have
+	// dropped, the scrub finds. It must come soon.
+	if strings.Contains(text, "ompact") {
+		w.compactions.Add(1)
+	}
+	w.logger.Warn("badger: " + text)
+}
+
+func (w *watch) Infof(format string, args ...any) {
+	if strings.Contains(format, "LOG Compact") {
+		w.compactions.Add(1)
+	}
+}
+
+func (w *watch) Debugf(string, ...any) {}
+
+// err returns what Badger complained of, if it did.
+func (w *watch) err() error {
+	if p := w.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}

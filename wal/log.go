@@ -1,0 +1,242 @@
+package wal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrClosed      = errors.New("the log is closed")
+	ErrFailed      = errors.New("the log has failed and takes nothing more")
+	ErrFull        = errors.New("the log's disk limit is reached")
+	ErrTooLarge    = errors.New("the message does not fit one record of the log")
+	ErrNotFound    = errors.New("the log does not have the message")
+	ErrInProgress  = errors.New("a message with this idempotency key is being written")
+	ErrKeyMismatch = errors.New("the idempotency key belongs to a message with another payload")
+)
+
+// Config says how a Log works. Zero fields take the defaults.
+type Config struct {
+	Dir  string // required; made if it is not there
+	Node uint16 // required, 1–65535: part of every ID
+
+	Capacity    int   // records kept in memory for the pipeline; default 50,000
+	WindowBytes int64 // and at most this many bytes of them; default 64 MiB
+
+	MaxDiskBytes int64 // appends stop at this size on disk; default 10 GiB
+	MinFreeBytes int64 // and when the file system has less free; default 1 GiB, at least what Badger needs
+	BallastBytes int64 // given up to open on a full disk; default 64 MiB, negative: none
+	MemTable     int64 // bytes of one memtable; default 16 MiB. A record may have a seventh
+
+	IdempotencyTTL time.Duration // default 24 h
+	Scrub          time.Duration // longest time between two scrubs; default 10 min
+
+	Logger     *slog.Logger          // default: discards
+	Registerer prometheus.Registerer // default: no metrics
+
+	// Fatal is called once, from a goroutine of the log, when a write or a
+	// sync has failed or records are gone. The process must end: see the
+	// package comment. Default: nothing; every call returns ErrFailed.
+	Fatal func(error)
+
+	commit func(*badger.Txn) error // tests make it fail
+}
+
+func (c Config) withDefaults() Config {
+	setDefault(&c.Capacity, 50_000)
+	setDefault(&c.WindowBytes, 64<<20)
+	setDefault(&c.MaxDiskBytes, 10<<30)
+	setDefault(&c.MinFreeBytes, 1<<30)
+	setDefault(&c.BallastBytes, 64<<20)
+	setDefault(&c.MemTable, 16<<20)
+	setDefault(&c.IdempotencyTTL, 24*time.Hour)
+	setDefault(&c.Scrub, 10*time.Minute)
+	c.MinFreeBytes = max(c.MinFreeBytes, reserve(c.MemTable))
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.commit == nil {
+		c.commit = (*badger.Txn).Commit
+	}
+	return c
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+// reserve is the space that Badger may need before anything can be deleted: all
+// memtables with their files, one value log file, and one compaction.
+func reserve(memTable int64) int64 { return 8 * memTable }
+
+// MaxRecord is the largest encoded message that a log with these memtables
+// takes, in bytes.
+func MaxRecord(memTable int64) int {
+	return int(min(maxTxnShare(memTable), 1<<20)) - recordHead - chunkSeqs/8 - 4096
+}
+
+// Validate names what is wrong with the configuration.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	switch {
+	case c.Dir == "":
+		return errors.New("log: no directory")
+	case c.Node == 0:
+		return errors.New("log: the node number must be 1 to 65535")
+	case c.Capacity < 0 || c.WindowBytes < 0 || c.MaxDiskBytes < 0 || c.MinFreeBytes < 0:
+		return errors.New("log: a size is negative")
+	case c.MemTable < 1<<20 || c.MemTable > 1<<30:
+		return errors.New("log: a memtable must have 1 MiB to 1 GiB")
+	}
+	return nil
+}
+
+// Log is the durable buffer. All methods are safe for concurrent use.
+type Log struct {
+	cfg     Config
+	metrics *metrics
+	watch   *watch
+	clock   clock
+
+	// use guards the database against its own Close: Badger unmaps its files
+	// under a reader. Every user holds it for reading; Close takes it.
+	use    sync.RWMutex
+	db     *badger.DB // nil once closed
+	inbox  inbox
+	writer writer // owned by the writer's goroutine
+	window window
+	keys   keysInFlight
+
+	requests sync.Pool // of *request, for Append
+
+	progress atomic.Bool // there is, or may be, a p key
+	full     atomic.Bool // appends are refused: disk
+	spill    atomic.Bool // new records do not enter the window: pressure
+	disk     atomic.Int64
+	free     atomic.Int64
+	written  atomic.Int64 // bytes committed since disk and free were measured
+	failure  atomic.Pointer[error]
+	kick     chan struct{} // wakes the upkeep goroutine
+	stop     context.CancelCauseFunc
+	done     sync.WaitGroup
+}
+
+// clock is the log's time: wall time at Open, advanced by the monotonic clock.
+// A step of the wall clock while the log is open expires no key too early.
+type clock struct {
+	base  uint64 // Unix ms
+	since time.Time
+}
+
+func (c clock) now() uint64 { return c.base + uint64(time.Since(c.since).Milliseconds()) }
+
+// start takes what Open recovered and starts the log's goroutines.
+func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
+	l := &Log{cfg: cfg, db: db, watch: w, kick: make(chan struct{}, 1)}
+	now := time.Now()
+	l.clock = clock{base: max(uint64(now.UnixMilli()), rec.head.id.Millis()), since: now}
+	l.inbox.wake = make(chan struct{}, 1)
+	l.keys.held = map[string]struct{}{}
+	l.requests.New = func() any { return &request{done: make(chan struct{}, 1), ops: make([]op, 0, 1)} }
+	l.progress.Store(rec.progress)
+	l.window.init(cfg, rec)
+	l.writer.init(cfg, rec)
+	l.metrics = newMetrics(cfg.Registerer, l)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	l.stop = cancel
+	w.onFailure = func() { l.wakeUpkeep() }
+	l.done.Go(func() { l.write(ctx) })
+	l.done.Go(func() { l.upkeep(ctx) })
+	l.done.Go(func() { l.unparkDue(ctx) })
+	return l
+}
+
+// acquire gives the database to a reader, who must call release.
+func (l *Log) acquire() (*badger.DB, error) {
+	l.use.RLock()
+	if l.db == nil {
+		l.use.RUnlock()
+		return nil, ErrClosed
+	}
+	return l.db, nil
+}
+
+func (l *Log) release() { l.use.RUnlock() }
+
+// fail ends the log: nothing is acknowledged any more. It is called before any
+// answer that could be wrong, and calls Fatal once.
+func (l *Log) fail(err error) {
+	if !l.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	l.cfg.Logger.Error("the log has failed; nothing more is accepted, the process must restart and verify it", "err", err)
+	if l.cfg.Fatal != nil {
+		l.cfg.Fatal(fmt.Errorf("%w: %w", ErrFailed, err))
+	}
+}
+
+// Err returns why the log has failed, or nil.
+func (l *Log) Err() error {
+	if p := l.failure.Load(); p != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, *p)
+	}
+	return nil
+}
+
+// Spill makes new records stay on disk only, as if the window were full, until
+// it is called with false. Memory pressure asks for it.
+func (l *Log) Spill(on bool) { l.spill.Store(on) }
+
+// Full reports whether appends are refused for want of disk space.
+func (l *Log) Full() bool { return l.full.Load() }
+
+// Close ends the log: what was appended before is committed and answered, later
+// calls return ErrClosed. It waits for every reader and goroutine.
+func (l *Log) Close() error {
+	l.inbox.close()
+	l.window.close()
+	l.stop(ErrClosed)
+	l.done.Wait()
+	l.use.Lock()
+	db := l.db
+	l.db = nil
+	l.use.Unlock()
+	if db == nil {
+		return nil
+	}
+	l.metrics.unregister()
+	if err := l.Err(); err != nil {
+		// After a failed write nothing may be synced and called good. Badger
+		// has no way to let go without flushing, so its files are left to the
+		// end of the process; a Close that succeeds changes no verdict.
+		_ = db.Close()
+		return err
+	}
+	mark := l.writer.tide()
+	if err := db.Close(); err != nil {
+		return fmt.Errorf("close the log's database: %w", err)
+	}
+	if err := l.watch.err(); err != nil {
+		return fmt.Errorf("close the log's database: %w", err)
+	}
+	return writeTide(l.cfg.Dir, mark)
+}
+
+// newRandom is the source of the IDs' random bits.
+func newRandom() *rand.ChaCha8 {
+	var seed [32]byte
+	fillRandom(seed[:])
+	return rand.NewChaCha8(seed)
+}

@@ -1,0 +1,272 @@
+package wal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"forebay/wal/message"
+)
+
+// Finding is one thing that is wrong with a log.
+type Finding struct {
+	Kind  FindingKind
+	Where string     // the file or the key
+	Seq   uint64     // of the message, or 0
+	ID    message.ID // of the message, or zero
+	Text  string
+}
+
+func (f Finding) String() string {
+	var b strings.Builder
+	b.WriteString(string(f.Kind))
+	if f.Seq != 0 {
+		fmt.Fprintf(&b, " number %d", f.Seq)
+	}
+	if !f.ID.IsZero() {
+		fmt.Fprintf(&b, " id %s", f.ID)
+	}
+	if f.Where != "" {
+		fmt.Fprintf(&b, " (%s)", f.Where)
+	}
+	if f.Text != "" {
+		b.WriteString(": " + f.Text)
+	}
+	return b.String()
+}
+
+// FindingKind tells findings apart.
+type FindingKind string
+
+// The kinds of findings.
+const (
+	FindMissing FindingKind = "missing" // accepted, not complete, and not there
+	FindDamaged FindingKind = "damaged" // there, and fails its check
+	FindShort   FindingKind = "short"   // the log ends below its tide mark
+	FindFile    FindingKind = "file"    // a file that can't be read, or is gone
+	FindForeign FindingKind = "foreign" // a key that is none of ours
+	FindRisen   FindingKind = "risen"   // complete, and still there: harmless, cleaned up
+	FindSuspect FindingKind = "suspect" // a file that doesn't end as Badger ends it: harmless alone
+)
+
+// harmless findings are reported and do not stop a log from opening.
+func (k FindingKind) harmless() bool { return k == FindRisen || k == FindSuspect }
+
+// DamagedError is why a log does not open.
+type DamagedError struct {
+	Dir      string
+	Findings []Finding // the first of them
+	Total    int
+}
+
+func (e *DamagedError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the log in %s is damaged (%d findings): ", e.Dir, e.Total)
+	for i, f := range e.Findings {
+		if i == 3 {
+			fmt.Fprintf(&b, "; and %d more", e.Total-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(f.String())
+	}
+	b.WriteString(". Nothing was changed. List all with `forebay wal verify`; `forebay wal salvage` sets aside what can't be read and makes the rest usable")
+	return b.String()
+}
+
+const maxFindings = 1000 // kept; all are counted
+
+type findings struct {
+	list  []Finding
+	total int
+	grave int
+	each  func(Finding)
+}
+
+func (f *findings) add(x Finding) {
+	f.total++
+	if !x.Kind.harmless() {
+		f.grave++
+	}
+	if len(f.list) < maxFindings {
+		f.list = append(f.list, x)
+	}
+	if f.each != nil {
+		f.each(x)
+	}
+}
+
+// err is a *DamagedError if any finding is grave.
+func (f *findings) err(dir string) error {
+	if f.grave == 0 {
+		return nil
+	}
+	grave := make([]Finding, 0, min(f.grave, len(f.list)))
+	for _, x := range f.list {
+		if !x.Kind.harmless() {
+			grave = append(grave, x)
+		}
+	}
+	return &DamagedError{Dir: dir, Findings: grave, Total: f.grave}
+}
+
+// recovered is what Open learnt from the disk.
+type recovered struct {
+	head      head
+	tide      tide
+	ledger    *ledger
+	lanes     [message.Lanes]laneScan
+	live      int64
+	liveBytes int64
+	parked    int64
+	progress  bool
+	risen     []message.ID
+}
+
+type laneScan struct {
+	count       int
+	first, last message.ID
+}
+
+// dbDir is where Badger's files are.
+func dbDir(dir string) string { return filepath.Join(dir, "db") }
+
+// Open opens the log in cfg.Dir, or makes one there. It reads and checks every
+// record that waits; the error is a *DamagedError if anything is missing or
+// fails its check. A second process is refused.
+func Open(cfg Config) (*Log, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(dbDir(cfg.Dir), 0o700); err != nil {
+		return nil, fmt.Errorf("make the log's directory: %w", err)
+	}
+	if err := makeRoom(cfg); err != nil {
+		return nil, err
+	}
+	mark, err := readMark(cfg)
+	if err != nil {
+		return nil, err
+	}
+	w := &watch{logger: cfg.Logger}
+	found := &findings{each: func(f Finding) { cfg.Logger.Warn("the log: " + f.String()) }}
+	if err := inspectFiles(cfg.Dir, found, true); err != nil {
+		return nil, err
+	}
+	if err := found.err(cfg.Dir); err != nil {
+		return nil, err
+	}
+	db, err := openBadger(cfg, max(mark.MemTable, cfg.MemTable), w)
+	if err != nil {
+		return nil, err
+	}
+	if mark.MemTable > cfg.MemTable { // shrink only what was closed cleanly
+		if err := db.Close(); err != nil {
+			return nil, fmt.Errorf("close the log to shrink its memtables: %w", err)
+		}
+		if db, err = openBadger(cfg, cfg.MemTable, w); err != nil {
+			return nil, err
+		}
+	}
+	rec, err := recoverState(db, cfg, mark, found)
+	if err == nil {
+		err = w.err()
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	mark = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.lowest(), MemTable: cfg.MemTable}
+	if err := writeTide(cfg.Dir, mark); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if cfg.BallastBytes > 0 {
+		if err := layBallast(cfg.Dir, cfg.BallastBytes); err != nil {
+			cfg.Logger.Warn("no ballast against a full disk", "err", err)
+		}
+	}
+	rec.tide = mark
+	// The log is whole: what looked odd was the torn end that a kill leaves.
+	if err := os.RemoveAll(filepath.Join(cfg.Dir, suspectName)); err != nil {
+		cfg.Logger.Warn("can't remove copies of suspect files", "err", err)
+	}
+	return start(cfg, w, db, rec), nil
+}
+
+// makeRoom gives up the ballast if Badger could not open otherwise, and refuses
+// if that is not enough: on a full disk it would die of SIGBUS.
+func makeRoom(cfg Config) error {
+	free, err := freeBytes(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	need := reserve(cfg.MemTable)
+	if free >= need {
+		return nil
+	}
+	dropped, err := dropBallast(cfg.Dir)
+	if err != nil {
+		return fmt.Errorf("give up the ballast: %w", err)
+	}
+	if free, err = freeBytes(cfg.Dir); err != nil {
+		return err
+	}
+	if dropped {
+		cfg.Logger.Warn("the disk is full: the ballast was given up to open the log", "free_bytes", free)
+	}
+	if free < need {
+		return fmt.Errorf("the disk of %s is full: %d MiB free, %d MiB needed to open the log; free some space and start again", cfg.Dir, free>>20, need>>20)
+	}
+	return nil
+}
+
+// readMark reads the tide mark; the zero mark if there is none.
+func readMark(cfg Config) (mark tide, err error) {
+	mark, err = readTide(cfg.Dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil {
+			return mark, &DamagedError{Dir: cfg.Dir, Total: 1, Findings: []Finding{{Kind: FindFile, Where: tideName, Text: err.Error()}}}
+		}
+		if mark.Node != cfg.Node {
+			return mark, fmt.Errorf("the log in %s belongs to node %d, the configuration says node %d", cfg.Dir, mark.Node, cfg.Node)
+		}
+		return mark, nil
+	}
+	// Open writes the mark before the first record. So there is no log yet, or
+	// it is empty, or it was robbed of its mark: recoverState tells.
+	return tide{}, nil
+}
+
+// openBadger opens the database, turning a panic over damaged files into an
+// error that names them.
+func openBadger(cfg Config, memTable int64, w *watch) (db *badger.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the log's database in %s can't be read: %v; see `forebay wal verify`", dbDir(cfg.Dir), r)
+		}
+	}()
+	db, err = badger.Open(badgerOptions(dbDir(cfg.Dir), memTable, w))
+	if err != nil {
+		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
+			return nil, fmt.Errorf("the log in %s is in use by another process", cfg.Dir)
+		}
+		return nil, fmt.Errorf("open the log's database: %w", err)
+	}
+	return db, nil
+}
+
+func (r *recovered) lowest() (low [message.Lanes]message.ID) {
+	for i := range low {
+		if low[i] = r.lanes[i].first; r.lanes[i].count == 0 {
+			low[i] = r.head.id
+		}
+	}
+	return low
+}

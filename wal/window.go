@@ -1,0 +1,398 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"forebay/wal/message"
+)
+
+const (
+	// starving is how long a lane's oldest message may wait before the lane
+	// gets its share of every batch, whatever waits above it.
+	starving      = 30 * time.Second
+	starvingShare = 10 // a tenth
+
+	// loadAtLeast records are read at once when a lane is read back from disk:
+	// fewer, and the seek is most of the cost.
+	loadAtLeast = 2048
+)
+
+// window hands records to the pipeline: from memory while they fit, and what
+// did not fit from disk, in order. Every message key of a lane up to and with
+// loaded is in memory here or taken by the pipeline; every one after it is on
+// disk only. So memory is bounded, and nothing is looked for twice.
+type window struct {
+	node     uint16
+	capacity int
+	maxBytes int64
+	gather   chan struct{} // one gatherer at a time; capacity 1
+	wake     chan struct{} // something was committed; capacity 1
+	closed   chan struct{}
+	once     sync.Once
+
+	mu    sync.Mutex
+	lanes [message.Lanes]lane
+	taken map[message.ID]int64 // handed out and not complete, with their size
+	count int                  // records in memory, waiting
+	bytes int64                // of count and taken
+}
+
+type lane struct {
+	returned queue      // came back from parking: served before ready
+	ready    queue      // ascending ids
+	loaded   message.ID // see window
+	durable  message.ID // last one on disk
+	onDisk   int        // how many are in (loaded, durable]
+
+	// early are the IDs on their way back from parking. Their record is, or
+	// soon will be, under a message key again; where that lies after loaded,
+	// load would find and hand it out a second time. true: it is in returned.
+	early map[message.ID]bool
+}
+
+func (l *lane) waiting() int { return l.returned.len() + l.ready.len() + l.onDisk }
+
+// oldest is when the lane's first message was accepted; 0: none waits.
+func (l *lane) oldest() uint64 {
+	switch {
+	case l.ready.len() > 0:
+		return l.ready.first().ID.Millis()
+	case l.onDisk > 0 && !l.loaded.IsZero():
+		return l.loaded.Millis() // not known before it is read; not older than this
+	case l.onDisk > 0:
+		return l.durable.Millis()
+	}
+	return 0
+}
+
+func (w *window) init(cfg Config, rec *recovered) {
+	w.node, w.capacity, w.maxBytes = cfg.Node, cfg.Capacity, cfg.WindowBytes
+	w.gather, w.wake, w.closed = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
+	w.taken = map[message.ID]int64{}
+	for i := range w.lanes {
+		w.lanes[i].onDisk = rec.lanes[i].count
+		w.lanes[i].durable = rec.lanes[i].last
+		w.lanes[i].loaded = before(rec.lanes[i].first)
+		w.lanes[i].early = map[message.ID]bool{}
+	}
+	signal(w.wake)
+}
+
+// before is the largest ID smaller than id; the zero ID has none.
+func before(id message.ID) message.ID {
+	for i := len(id) - 1; i >= 0; i-- {
+		id[i]--
+		if id[i] != 0xff {
+			return id
+		}
+	}
+	return message.ID{}
+}
+
+func (w *window) close() { w.once.Do(func() { close(w.closed) }) }
+
+// committed takes what the writer made durable. It runs in the writer.
+func (w *window) committed(ops []*op, spill bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range ops {
+		switch o.kind {
+		case opAppend:
+			w.appended(o, spill)
+		case opUnpark:
+			seq, payload, err := openRecord(o.record, o.id)
+			if err != nil {
+				continue // found by unparkDue, which does not submit such a record
+			}
+			l := &w.lanes[o.lane]
+			l.returned.push(message.Entry{ID: o.id, Seq: seq, Payload: payload, Progress: o.state})
+			w.count++
+			w.bytes += int64(len(payload))
+			if l.early[o.id] = true; o.id.Compare(l.loaded) <= 0 {
+				delete(l.early, o.id)
+			}
+		case opComplete, opPark:
+			if size, ok := w.taken[o.id]; ok {
+				delete(w.taken, o.id)
+				w.bytes -= size
+			}
+		}
+	}
+	signal(w.wake)
+}
+
+func (w *window) appended(o *op, spill bool) {
+	l := &w.lanes[o.lane]
+	l.durable = o.id
+	size := int64(len(o.record))
+	if spill || l.onDisk > 0 || w.count >= w.capacity || w.bytes+size > w.maxBytes {
+		l.onDisk++
+		return
+	}
+	l.ready.push(message.Entry{ID: o.id, Seq: o.seq, Payload: o.record[recordHead:]})
+	l.loaded = o.id
+	w.count++
+	w.bytes += size
+}
+
+// waiting counts what has not been handed out.
+func (w *window) waiting() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range w.lanes {
+		n += w.lanes[i].waiting()
+	}
+	return n
+}
+
+// Waiting is how many messages wait to be handed out, in memory and on disk;
+// those that are parked or taken do not count.
+func (l *Log) Waiting() int { return l.window.waiting() }
+
+// Next hands out messages: it blocks until one waits, then for at most linger
+// until there are max, and returns what there is. Higher lanes go first and
+// within a lane the order is that of acceptance; but a lane whose oldest
+// message has waited 30 s gets a tenth of each batch. Each entry belongs to the
+// caller until Complete, Park, or the end of the process.
+//
+// Errors: the cause of ctx, ErrClosed, or a failure to read the log.
+func (l *Log) Next(ctx context.Context, max int, linger time.Duration) ([]message.Entry, error) {
+	w := &l.window
+	select { // one caller gathers, the others wait in line
+	case w.gather <- struct{}{}:
+		defer func() { <-w.gather }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-w.closed:
+		return nil, ErrClosed
+	}
+	var expired <-chan time.Time
+	for {
+		n := w.waiting()
+		if n >= max || n > 0 && linger <= 0 {
+			return l.collect(max)
+		}
+		if n > 0 && expired == nil {
+			timer := time.NewTimer(linger)
+			defer timer.Stop()
+			expired = timer.C
+		}
+		select {
+		case <-w.wake:
+		case <-expired:
+			return l.collect(max)
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-w.closed:
+			return nil, ErrClosed
+		}
+	}
+}
+
+// collect takes up to max records, reading back what is on disk only. It is
+// called by the gatherer alone.
+func (l *Log) collect(max int) ([]message.Entry, error) {
+	w := &l.window
+	var out []message.Entry
+	for i, n := range w.shares(max, l.clock.now()) {
+		var err error
+		if out, err = l.takeFrom(message.Priority(i), n, out); err != nil {
+			if len(out) > 0 { // they are taken: they must reach the caller
+				l.cfg.Logger.Error("can't read the log back", "lane", message.Priority(i).String(), "err", err)
+				return out, nil
+			}
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// shares says how many of a batch of max each lane gives: strictly by priority,
+// after those lanes that have waited too long got their tenth.
+func (w *window) shares(max int, now uint64) (share [message.Lanes]int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left := max
+	for i := range w.lanes {
+		l := &w.lanes[i]
+		if at := l.oldest(); i > 0 && at != 0 && now > at+uint64(starving.Milliseconds()) {
+			share[i] = min(l.waiting(), (max+starvingShare-1)/starvingShare, left)
+			left -= share[i]
+		}
+	}
+	for i := range w.lanes {
+		n := min(w.lanes[i].waiting()-share[i], left)
+		share[i] += n
+		left -= n
+	}
+	return share
+}
+
+func (l *Log) takeFrom(p message.Priority, n int, out []message.Entry) ([]message.Entry, error) {
+	w := &l.window
+	for n > 0 {
+		before := len(out)
+		out = w.take(p, n, out)
+		if n -= len(out) - before; n == 0 {
+			return out, nil
+		}
+		if loaded, err := l.load(p, n); err != nil || loaded == 0 {
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+// take moves up to n records of the lane from memory to the caller.
+func (w *window) take(p message.Priority, n int, out []message.Entry) []message.Entry {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l := &w.lanes[p]
+	for ; n > 0; n-- {
+		q := &l.returned
+		if q.len() == 0 {
+			q = &l.ready
+		}
+		if q.len() == 0 {
+			break
+		}
+		e := q.pop()
+		w.taken[e.ID] = int64(len(e.Payload))
+		w.count--
+		out = append(out, e)
+	}
+	return out
+}
+
+// load reads records of a lane from disk into memory: at least n if there are
+// as many. No lock is held meanwhile; the writer goes on behind durable.
+func (l *Log) load(p message.Priority, n int) (int, error) {
+	w := &l.window
+	w.mu.Lock()
+	lane := &w.lanes[p]
+	from, to, left := lane.loaded, lane.durable, lane.onDisk
+	room := w.maxBytes - w.bytes
+	w.mu.Unlock()
+	if left == 0 {
+		return 0, nil
+	}
+	found, more, err := l.read(p, from, to, max(n, loadAtLeast), max(room, 1<<20))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range found {
+		if _, early := lane.early[e.ID]; early {
+			continue
+		}
+		lane.ready.push(e)
+		lane.onDisk--
+		w.count++
+		w.bytes += int64(len(e.Payload))
+	}
+	if len(found) > 0 {
+		lane.loaded = found[len(found)-1].ID
+	}
+	for id, back := range lane.early {
+		if back && id.Compare(lane.loaded) <= 0 {
+			delete(lane.early, id)
+		}
+	}
+	if err == nil && !more && to == lane.durable && lane.onDisk > 0 {
+		err = fmt.Errorf("%w: %d records of lane %s are not where they were written", errDamaged, lane.onDisk, p)
+		lane.onDisk = 0
+		l.fail(err)
+	}
+	return len(found), err
+}
+
+// read returns records of a lane after from and up to to, at most n of them and
+// about maxBytes. A record that fails its check is reported, left where it is,
+// and ends the log.
+func (l *Log) read(p message.Priority, from, to message.ID, n int, maxBytes int64) (found []message.Entry, more bool, err error) {
+	db, err := l.acquire()
+	if err != nil {
+		return nil, false, err
+	}
+	defer l.release()
+	prefix := []byte{prefixMessage, byte(p)}
+	end := append(bytes.Clone(prefix), to[:]...)
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+	defer it.Close()
+	found = make([]message.Entry, 0, n)
+	for it.Seek(append(bytes.Clone(prefix), from[:]...)); it.Valid(); it.Next() {
+		item := it.Item()
+		if bytes.Compare(item.Key(), end) > 0 {
+			return found, false, nil
+		}
+		if len(found) == n || maxBytes <= 0 {
+			return found, true, nil
+		}
+		id, err := recordID(item.Key())
+		if err == nil && id == from {
+			continue
+		}
+		var e message.Entry
+		if err == nil {
+			e, err = l.entry(txn, item, id)
+		}
+		if err != nil {
+			err = fmt.Errorf("read record % x: %w", item.Key(), err)
+			l.fail(err)
+			return found, true, err
+		}
+		found = append(found, e)
+		maxBytes -= int64(len(e.Payload))
+	}
+	return found, false, nil
+}
+
+// entry reads and checks a record with its progress.
+func (l *Log) entry(txn *badger.Txn, item *badger.Item, id message.ID) (e message.Entry, err error) {
+	value, err := item.ValueCopy(nil)
+	if err != nil {
+		return e, err
+	}
+	e.ID = id
+	if e.Seq, e.Payload, err = openRecord(value, id); err != nil {
+		return e, err
+	}
+	if l.progress.Load() {
+		_, e.Progress, err = readProgress(txn, id)
+	}
+	return e, err
+}
+
+// queue is a first-in, first-out list that reuses its array.
+type queue struct {
+	items []message.Entry
+	head  int
+}
+
+func (q *queue) len() int              { return len(q.items) - q.head }
+func (q *queue) first() *message.Entry { return &q.items[q.head] }
+
+func (q *queue) push(e message.Entry) {
+	if q.head > 1024 && q.head > len(q.items)/2 {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, e)
+}
+
+func (q *queue) pop() message.Entry {
+	e := q.items[q.head]
+	q.items[q.head] = message.Entry{}
+	q.head++
+	if q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return e
+}

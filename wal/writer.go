@@ -1,0 +1,412 @@
+package wal
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"forebay/wal/message"
+)
+
+type opKind uint8
+
+const (
+	opAppend   opKind = iota + 1 // record, perhaps with a key
+	opComplete                   // the message's final status is in the store
+	opProgress                   // how far delivery got
+	opPark                       // wait on disk until due
+	opUnpark                     // due: back into the lane
+	opForget                     // an idempotency key has expired
+)
+
+// op is one change to one message. It goes into one transaction whole.
+type op struct {
+	kind        opKind
+	lane        message.Priority
+	id          message.ID // opAppend: issued by the writer
+	seq         uint64
+	record      []byte // opAppend, opPark, opUnpark: the sealed record; opAppend: sealed by the writer
+	state       []byte // opProgress, opPark, opUnpark
+	due         uint64 // opPark: until when; opUnpark: until when it was parked
+	key         []byte // opAppend: idempotency key or nil; opForget
+	fingerprint message.Fingerprint
+	size        int  // of the record, for the count of live bytes
+	hasProgress bool // opComplete: there is a p key
+	stale       bool // set by the writer: the ledger says it was complete already
+}
+
+// request is a group of ops of one caller, answered together.
+type request struct {
+	ops  []op
+	next int // ops before it are committed
+	err  error
+	done chan struct{} // capacity 1: one answer
+
+	// between, if set, is called by the writer between two commits; such a
+	// request has no ops.
+	between func()
+}
+
+// inbox is where callers leave requests for the writer.
+type inbox struct {
+	mu     sync.Mutex
+	reqs   []*request
+	closed bool
+	wake   chan struct{} // capacity 1
+}
+
+func (b *inbox) put(r *request) bool {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
+		return false
+	}
+	b.reqs = append(b.reqs, r)
+	first := len(b.reqs) == 1
+	b.mu.Unlock()
+	if first {
+		signal(b.wake)
+	}
+	return true
+}
+
+// take swaps the waiting requests for an empty slice.
+func (b *inbox) take(empty []*request) (reqs []*request, closed bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	reqs, b.reqs = b.reqs, empty[:0]
+	return reqs, b.closed
+}
+
+func (b *inbox) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	signal(b.wake)
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// writer is the state of the one goroutine that writes. Only the fields under
+// mu are read by others.
+type writer struct {
+	node    uint16
+	random  *rand.ChaCha8
+	ledger  *ledger
+	last    message.ID // last issued
+	memory  int64      // memtable size, for the tide mark
+	claimMS uint64     // how long an idempotency key lives
+
+	maxBytes, maxCount int64 // of one transaction
+
+	mu      sync.Mutex
+	durable tide  // as of the last commit
+	stats   tally // as of the last commit
+}
+
+// tally counts what the log holds.
+type tally struct {
+	live, liveBytes int64 // records under m and d
+	parked          int64
+	appended        uint64 // since Open
+	completed       uint64
+	commits         uint64
+}
+
+func (w *writer) init(cfg Config, rec *recovered) {
+	w.node, w.random, w.memory = cfg.Node, newRandom(), cfg.MemTable
+	w.ledger, w.last = rec.ledger, rec.head.id
+	w.claimMS = uint64(cfg.IdempotencyTTL.Milliseconds())
+	w.maxBytes, w.maxCount = maxTxnShare(cfg.MemTable), maxTxnShare(cfg.MemTable)/100
+	w.durable = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.tide.Lowest, MemTable: cfg.MemTable}
+	w.stats = tally{live: rec.live, liveBytes: rec.liveBytes, parked: rec.parked}
+}
+
+// tide returns the mark as of the last commit.
+func (w *writer) tide() tide {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.durable
+}
+
+func (w *writer) tally() tally {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stats
+}
+
+// write is the writer's goroutine: it runs until the inbox is closed and empty.
+func (l *Log) write(ctx context.Context) {
+	var spare []*request
+	for {
+		reqs, closed := l.inbox.take(spare)
+		reqs = l.answerBetween(reqs)
+		for rest := reqs; len(rest) > 0; {
+			rest = l.commitBatch(rest)
+		}
+		clear(reqs)
+		spare = reqs
+		if len(reqs) == 0 {
+			if closed {
+				return
+			}
+			<-l.inbox.wake // closing wakes it, too
+		}
+	}
+}
+
+// answerBetween serves the requests that only want to stand between two commits
+// and returns the others.
+func (l *Log) answerBetween(reqs []*request) []*request {
+	kept := reqs[:0]
+	for _, r := range reqs {
+		if r.between == nil {
+			kept = append(kept, r)
+			continue
+		}
+		if r.err = l.Err(); r.err == nil {
+			r.between()
+		}
+		r.done <- struct{}{}
+	}
+	return kept
+}
+
+// batch is one transaction in the making.
+type batch struct {
+	txn    *badger.Txn
+	now    uint64
+	ops    []*op
+	bytes  int64
+	count  int64
+	chunks map[uint64]struct{} // of the ledger, changed
+	change tally
+	keys   []byte // arena of the keys
+	err    error  // the first of set and delete
+}
+
+// commitBatch writes as many ops as fit one transaction, answers the requests
+// that are whole, and returns those that are not.
+func (l *Log) commitBatch(reqs []*request) (rest []*request) {
+	started := time.Now()
+	b := &batch{now: l.clock.now(), chunks: map[uint64]struct{}{}}
+	whole, err := 0, l.Err()
+	if err == nil {
+		b.txn = l.db.NewTransaction(true)
+		whole = l.fill(b, reqs)
+		err = l.finish(b)
+	}
+	if err != nil {
+		l.fail(err)
+		err = l.Err()
+		for _, r := range reqs {
+			l.refuse(r, err)
+		}
+		return nil
+	}
+	l.publish(b)
+	l.metrics.committed(time.Since(started), b)
+	for _, r := range reqs[:whole] {
+		r.done <- struct{}{}
+	}
+	return reqs[whole:]
+}
+
+// fill adds ops to the batch until it is full and returns how many requests
+// are whole.
+func (l *Log) fill(b *batch, reqs []*request) (whole int) {
+	for _, r := range reqs {
+		for r.next < len(r.ops) {
+			if o := &r.ops[r.next]; !l.writer.add(b, o) {
+				return whole
+			}
+			r.next++
+		}
+		whole++
+	}
+	return whole
+}
+
+// refuse answers a request that will not be written.
+func (l *Log) refuse(r *request, err error) {
+	r.err = err
+	for i := range r.ops {
+		l.keys.drop(r.ops[i].key)
+	}
+	r.done <- struct{}{}
+}
+
+// add puts one op into the batch; false: it is full. The first op always fits,
+// MaxRecord sees to that.
+func (w *writer) add(b *batch, o *op) bool {
+	const perEntry = 64 // key, version and Badger's own head, rather more than less
+	size, count := int64(len(o.state)+len(o.key)), int64(3)
+	switch o.kind {
+	case opAppend:
+		size, count = size+int64(len(o.record)), 2
+	case opComplete:
+		if chunk, _ := place(o.seq); !has(b.chunks, chunk) {
+			size += chunkSeqs / 8
+		}
+	default:
+		size += int64(len(o.record))
+	}
+	size += count * perEntry
+	if len(b.ops) > 0 && (b.bytes+size > w.maxBytes-chunkSeqs/8-2*perEntry || b.count+count > w.maxCount) {
+		return false
+	}
+	b.bytes, b.count = b.bytes+size, b.count+count
+	b.ops = append(b.ops, o)
+	switch o.kind {
+	case opAppend:
+		w.append(b, o)
+	case opComplete:
+		w.complete(b, o)
+	case opProgress:
+		k := b.key(progressKey, o.id)
+		b.set(k, newProgress(k, 0, o.state))
+	case opPark:
+		k := b.key(progressKey, o.id)
+		b.delete(b.key(messageKey, o.id))
+		b.set(b.parkedKey(o.due, o.id), o.record)
+		b.set(k, newProgress(k, o.due, o.state))
+		b.change.parked++
+	case opUnpark:
+		k := b.key(progressKey, o.id)
+		b.delete(b.parkedKey(o.due, o.id))
+		b.set(b.key(messageKey, o.id), o.record)
+		b.set(k, newProgress(k, 0, o.state))
+		b.change.parked--
+	case opForget:
+		b.delete(o.key)
+	}
+	return true
+}
+
+func has(set map[uint64]struct{}, v uint64) bool {
+	_, ok := set[v]
+	return ok
+}
+
+func (w *writer) append(b *batch, o *op) {
+	w.ledger.last++
+	o.seq, o.id = w.ledger.last, w.issue(b.now, o.lane)
+	sealRecord(o.record, o.id, o.seq)
+	b.set(b.key(messageKey, o.id), o.record)
+	if o.key != nil {
+		c := claim{id: o.id, fingerprint: o.fingerprint, expiry: b.now + w.claimMS}
+		b.set(o.key, c.value(o.key))
+	}
+	b.change.live++
+	o.size = len(o.record)
+	b.change.liveBytes += int64(o.size)
+	b.change.appended++
+}
+
+func (w *writer) complete(b *batch, o *op) {
+	chunk, fresh := w.ledger.complete(o.seq)
+	if o.stale = !fresh; o.stale {
+		return
+	}
+	b.chunks[chunk] = struct{}{}
+	b.delete(b.key(messageKey, o.id))
+	if o.hasProgress {
+		b.delete(b.key(progressKey, o.id))
+	}
+	b.change.live--
+	b.change.liveBytes -= int64(o.size)
+	b.change.completed++
+}
+
+// issue makes the next ID: later than all before it, whatever the clock does.
+func (w *writer) issue(now uint64, lane message.Priority) message.ID {
+	ms, counter := now, uint16(0)
+	if last := w.last.Millis(); ms <= last {
+		if ms, counter = last, w.last.Counter()+1; counter > 4095 {
+			ms, counter = last+1, 0 // borrowed from the next millisecond
+		}
+	}
+	w.last = message.NewID(ms, counter, w.node, lane, w.random.Uint64())
+	return w.last
+}
+
+// finish adds ledger and head, and commits.
+func (l *Log) finish(b *batch) error {
+	w := &l.writer
+	for chunk := range b.chunks {
+		k := chunkKey(nil, chunk)
+		if bits := w.ledger.settle(chunk); bits != nil {
+			b.set(k, bits.value(k))
+		} else {
+			b.delete(k)
+		}
+	}
+	h := head{seq: w.ledger.last, id: w.last, done: w.ledger.done}
+	b.set(keyHead, h.value())
+	if b.err != nil {
+		b.txn.Discard()
+		return b.err
+	}
+	if err := l.cfg.commit(b.txn); err != nil {
+		return err
+	}
+	return l.watch.err() // a sync that failed and was only logged
+}
+
+// publish makes a committed batch visible: counts, window, keys.
+func (l *Log) publish(b *batch) {
+	w := &l.writer
+	w.mu.Lock()
+	w.durable.Seq, w.durable.ID = w.ledger.last, w.last
+	s, c := &w.stats, b.change
+	s.live, s.liveBytes, s.parked = s.live+c.live, s.liveBytes+c.liveBytes, s.parked+c.parked
+	s.appended, s.completed = s.appended+c.appended, s.completed+c.completed
+	s.commits++
+	w.mu.Unlock()
+	l.window.committed(b.ops, l.spill.Load())
+	for _, o := range b.ops {
+		if o.kind == opAppend {
+			l.keys.drop(o.key)
+		}
+	}
+	l.wroteBytes(b.bytes)
+}
+
+func (b *batch) key(make func([]byte, message.ID) []byte, id message.ID) []byte {
+	return b.arena(func(dst []byte) []byte { return make(dst, id) })
+}
+
+func (b *batch) parkedKey(due uint64, id message.ID) []byte {
+	return b.arena(func(dst []byte) []byte { return parkedKey(dst, due, id) })
+}
+
+// arena cuts keys from one allocation: Badger keeps them until the commit.
+func (b *batch) arena(put func([]byte) []byte) []byte {
+	const block = 4096
+	if cap(b.keys)-len(b.keys) < parkedKeySize {
+		b.keys = make([]byte, 0, block)
+	}
+	from := len(b.keys)
+	b.keys = put(b.keys)
+	return b.keys[from:len(b.keys):len(b.keys)]
+}
+
+func (b *batch) set(key, value []byte) {
+	if err := b.txn.SetEntry(badger.NewEntry(key, value)); err != nil && b.err == nil {
+		b.err = err
+	}
+}
+
+func (b *batch) delete(key []byte) {
+	if err := b.txn.Delete(key); err != nil && b.err == nil {
+		b.err = err
+	}
+}
