@@ -16,12 +16,18 @@ import (
 // answer now and the same call may succeed later; anything else, which is a
 // fault of the call or of the program.
 type Store interface {
-	// Insert stores a batch in one transaction and returns one Result for each
-	// record, in order. A record that is already there is Known, and nothing
-	// changes: repeating a batch is harmless. A record whose idempotency key
-	// another message of its account has claimed is stored as a duplicate of
-	// it. A record that the store refuses for its own fault is set aside as
-	// failed and never costs the rest of the batch.
+	// Insert stores a batch, each record whole or not at all, and returns one
+	// Result for each record, in order. After an error some of the records may
+	// be stored; repeating the batch is harmless. What is stored is durable.
+	//
+	// A record that is already there is Known, and nothing changes. A record
+	// whose idempotency key another message of its account has claimed is
+	// stored as a duplicate of it; the claim holds for messages whose times of
+	// acceptance lie less than the store's claim time apart, whenever they are
+	// inserted. A record that the store refuses for its own fault is set aside
+	// as failed and never costs the rest of the batch. Any other accepted
+	// record becomes stored if its channel is ChannelStore, else queued; one
+	// that is further along keeps its state. StoredAt is set in each case.
 	Insert(ctx context.Context, batch []message.Record) ([]Result, error)
 
 	// Get returns one message. account empty: of any account. ErrNotFound also

@@ -17,9 +17,6 @@ type Memory struct {
 	// the caller's goroutine and without a lock. It may wait; what it returns,
 	// if not nil, becomes the call's error.
 	Intercept func(ctx context.Context, method string) error
-	// After, if set, is called in the same way when an Insert has taken effect:
-	// its error is that of a store whose answer was lost.
-	After func(ctx context.Context, method string) error
 	// ClaimTTL is how long a claim on an idempotency key holds. 0: 24 h.
 	ClaimTTL time.Duration
 	// Refuse, if set, says why a record is to be set aside; empty: it is not.
@@ -67,17 +64,6 @@ func (m *Memory) enter(ctx context.Context, method string) error {
 
 // Insert implements sink.Store.
 func (m *Memory) Insert(ctx context.Context, batch []message.Record) ([]sink.Result, error) {
-	results, err := m.insert(ctx, batch)
-	if err == nil && m.After != nil {
-		err = m.After(ctx, "insert")
-	}
-	if err != nil {
-		return nil, err
-	}
-	return results, nil
-}
-
-func (m *Memory) insert(ctx context.Context, batch []message.Record) ([]sink.Result, error) {
 	if err := m.enter(ctx, "insert"); err != nil {
 		return nil, err
 	}

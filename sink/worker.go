@@ -1,0 +1,216 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"forebay/wal/message"
+)
+
+// batch is what one insert is made of: records, and the entries they came from.
+type batch struct {
+	entries []message.Entry
+	records []message.Record
+	bytes   int // of payload
+}
+
+// work takes batches and stores them until taking ends. What is under way then
+// goes on until work ends.
+func (p *Pipeline) work(taking, work context.Context) error {
+	for {
+		entries, err := p.take(taking)
+		if err != nil {
+			if taking.Err() != nil {
+				return nil // stopped, or another worker failed and says why
+			}
+			return fmt.Errorf("take from log: %w", err)
+		}
+		for _, b := range p.decode(entries) {
+			if err := p.settle(taking, work, b); err != nil {
+				if taking.Err() != nil && !errors.As(err, new(*completeError)) {
+					return nil // not stored in time: the log hands it out again
+				}
+				return err
+			}
+		}
+	}
+}
+
+// take returns the next entries, as many as fit the moment.
+func (p *Pipeline) take(ctx context.Context) ([]message.Entry, error) {
+	select {
+	case p.taking <- struct{}{}:
+		defer func() { <-p.taking }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if ctx.Err() != nil { // select chooses at random where both are ready
+		return nil, context.Cause(ctx)
+	}
+	return p.cfg.Source.Next(ctx, p.sizer.next(p.cfg.Source.Waiting()), p.cfg.BatchTimeout)
+}
+
+// decode turns entries into batches, several where one would have too many
+// bytes. An entry that cannot be read is reported and left out: it stays in
+// the log, and holds up nobody.
+func (p *Pipeline) decode(entries []message.Entry) []batch {
+	var batches []batch
+	b := batch{records: make([]message.Record, 0, len(entries)), entries: make([]message.Entry, 0, len(entries))}
+	for _, e := range entries {
+		record, err := e.Record()
+		if err != nil {
+			p.metrics.unreadable.Inc()
+			p.log.Error("An entry of the log cannot be read. It stays there; an operator must look at it.",
+				"id", e.ID, "seq", e.Seq, "err", err)
+			if p.cfg.OnUnreadable != nil {
+				p.cfg.OnUnreadable(e, err)
+			}
+			continue
+		}
+		if len(b.records) > 0 && b.bytes+len(e.Payload) > p.cfg.MaxBatchBytes {
+			batches = append(batches, b)
+			b = batch{}
+		}
+		b.records, b.entries, b.bytes = append(b.records, record), append(b.entries, e), b.bytes+len(e.Payload)
+	}
+	if len(b.records) > 0 {
+		batches = append(batches, b)
+	}
+	return batches
+}
+
+// completeError is a failure of the log to forget what is stored.
+type completeError struct{ err error }
+
+func (e *completeError) Error() string { return "complete entries: " + e.err.Error() }
+func (e *completeError) Unwrap() error { return e.err }
+
+// settle brings a batch to where the log may forget it.
+func (p *Pipeline) settle(taking, work context.Context, b batch) error {
+	results, err := p.insert(taking, work, b)
+	if err != nil {
+		return err
+	}
+	final := b.entries[:0:0]
+	for i, res := range results {
+		p.metrics.rows[res.Outcome].Inc()
+		b.records[i].State = res.State
+		if res.Outcome == SetAside {
+			p.log.Error("The store refused a message for its own fault. It is kept there as failed.",
+				"id", b.records[i].ID, "reason", res.State.Error)
+		}
+		if res.State.Status.Final() {
+			final = append(final, b.entries[i])
+		}
+	}
+	p.meter.add(time.Now(), len(results))
+	if p.cfg.OnStored != nil {
+		p.cfg.OnStored(b.records)
+	}
+	if len(final) == 0 {
+		return nil
+	}
+	if err := p.cfg.Source.Complete(work, final); err != nil {
+		if work.Err() != nil {
+			return context.Cause(work) // out of time: it is stored, and will be known
+		}
+		return &completeError{err}
+	}
+	return nil
+}
+
+// insert stores a batch, for as long as it takes. Once taking has ended it
+// returns an error rather than try again.
+func (p *Pipeline) insert(taking, work context.Context, b batch) ([]Result, error) {
+	for refused := 0; ; {
+		pass, err := p.gate.enter(taking)
+		if err != nil {
+			return nil, err
+		}
+		results, took, err := p.try(work, b.records)
+		var down *Down
+		switch {
+		case err == nil:
+			p.answered(pass)
+			p.sizer.observe(len(b.records), p.cfg.Source.Waiting(), took)
+			p.meter.insert(len(b.records), took)
+			return results, nil
+		case work.Err() != nil:
+			p.gate.abandon(pass)
+			return nil, err
+		case errors.As(err, &down):
+			p.metrics.errorsDown.Inc()
+			if p.gate.leaveDown(pass) {
+				p.log.Error("The store is down. Accepted messages wait in the log.", "err", down.Err)
+			}
+			if taking.Err() != nil {
+				return nil, err
+			}
+		default:
+			p.answered(pass)
+			refused++
+			p.metrics.errorsFault.Inc()
+			delay := p.cfg.Slow.Delay(refused, rand.Uint64())
+			p.log.Error("The store refused a whole batch. It will be tried again; an operator must look at it.",
+				"err", err, "attempt", refused, "again_in", delay, "ids", ids(b.records))
+			if err := wait(taking, delay); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// answered leaves the gate after a call that the store answered.
+func (p *Pipeline) answered(pass pass) {
+	if outage := p.gate.leave(pass); outage > 0 {
+		p.log.Info("The store is up again.", "down_for", outage.Round(time.Millisecond))
+	}
+}
+
+// try makes one call to the store, and holds the store to its contract.
+func (p *Pipeline) try(ctx context.Context, records []message.Record) ([]Result, time.Duration, error) {
+	start := time.Now()
+	results, err := p.cfg.Store.Insert(ctx, records)
+	took := time.Since(start)
+	p.metrics.duration.Observe(took.Seconds())
+	p.metrics.batch.Observe(float64(len(records)))
+	if err != nil {
+		return nil, took, err
+	}
+	if len(results) != len(records) {
+		return nil, took, fmt.Errorf("insert %d records: the store answered for %d", len(records), len(results))
+	}
+	for i, res := range results {
+		if res.Outcome < New || res.Outcome > SetAside || !res.State.Status.Valid() {
+			return nil, took, fmt.Errorf("insert %s: the store answered %v, %v", records[i].ID, res.Outcome, res.State.Status)
+		}
+	}
+	return results, took, nil
+}
+
+// wait waits for d, or returns the cause of ctx.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-timer.C:
+		return nil
+	}
+}
+
+// ids names records in a log line, and is evaluated only where it is written.
+type ids []message.Record
+
+func (r ids) LogValue() slog.Value {
+	names := make([]string, len(r))
+	for i := range r {
+		names[i] = r[i].ID.String()
+	}
+	return slog.AnyValue(names)
+}
