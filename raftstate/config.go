@@ -1,0 +1,95 @@
+package raftstate
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"forebay/raftstate/account"
+)
+
+// Defaults of Config.
+const (
+	DefaultCommandTimeout    = 10 * time.Second
+	DefaultStallLimit        = 5 * time.Second
+	DefaultSnapshotThreshold = 8192
+)
+
+// Config says how to open a Group. NodeID, Dir, Plans and Fatal must be set.
+type Config struct {
+	NodeID uint16 // 1–65535; a directory belongs to one node for good
+	Dir    string // of this package alone; made if it is not there
+
+	// Plans are proposed to the group whenever this node comes to lead it and
+	// the group's are others.
+	Plans []account.Plan
+
+	// Fatal must end the process. It is called at most once, from any
+	// goroutine, and must not call back into the Group.
+	Fatal func(error)
+
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: metrics are not registered
+
+	// CommandTimeout bounds a change whose context has no earlier deadline.
+	CommandTimeout time.Duration
+	// StallLimit is how long one write to the log may take before it is fatal.
+	StallLimit time.Duration
+	// SnapshotThreshold is how many commands pass from one snapshot to the next.
+	SnapshotThreshold uint64
+}
+
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.CommandTimeout == 0 {
+		c.CommandTimeout = DefaultCommandTimeout
+	}
+	if c.StallLimit == 0 {
+		c.StallLimit = DefaultStallLimit
+	}
+	if c.SnapshotThreshold == 0 {
+		c.SnapshotThreshold = DefaultSnapshotThreshold
+	}
+	c.Plans = normal(c.Plans)
+	return c
+}
+
+func normal(plans []account.Plan) []account.Plan {
+	out := make([]account.Plan, 0, len(plans))
+	for _, p := range plans {
+		out = append(out, p.Normal())
+	}
+	return out
+}
+
+// Validate names everything that is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if c.NodeID == 0 {
+		errs = append(errs, errors.New("node must be 1 to 65535"))
+	}
+	if c.Dir == "" {
+		errs = append(errs, errors.New("directory must be set"))
+	}
+	if c.Fatal == nil {
+		errs = append(errs, errors.New("fatal must be set"))
+	}
+	if len(c.Plans) == 0 {
+		errs = append(errs, errors.New("there must be at least one plan"))
+	}
+	if c.CommandTimeout < 0 || c.StallLimit < 0 {
+		errs = append(errs, errors.New("time limits must not be negative"))
+	}
+	if err := (account.SetPlans{Plans: normal(c.Plans)}).Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("configure raft state: %w", err)
+	}
+	return nil
+}

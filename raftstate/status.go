@@ -1,0 +1,107 @@
+package raftstate
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/raft"
+)
+
+// Status says how the group is doing, as this node sees it.
+type Status struct {
+	Ready   bool   // this node has caught up since its start
+	Role    string // leader, follower, candidate, shutdown
+	Term    uint64
+	Leader  uint16 // 0: none known
+	Applied uint64 // index of the last entry applied here
+	Members []Member
+}
+
+// Member is one node of the group.
+type Member struct {
+	Node    uint16
+	Address string
+	Role    string // leader, voter, nonvoter
+}
+
+// Status does not wait for anything.
+func (g *Group) Status() Status {
+	_, leader := g.raft.LeaderWithID()
+	s := Status{
+		Ready:   g.isReady.Load(),
+		Role:    strings.ToLower(g.raft.State().String()),
+		Term:    g.raft.CurrentTerm(),
+		Leader:  nodeOf(leader),
+		Applied: g.raft.AppliedIndex(),
+	}
+	// This future is answered before it is returned.
+	future := g.raft.GetConfiguration()
+	if future.Error() != nil {
+		return s
+	}
+	for _, server := range future.Configuration().Servers {
+		m := Member{Node: nodeOf(server.ID), Address: string(server.Address), Role: strings.ToLower(server.Suffrage.String())}
+		if server.ID == leader {
+			m.Role = "leader"
+		}
+		s.Members = append(s.Members, m)
+	}
+	return s
+}
+
+func nodeOf(id raft.ServerID) uint16 {
+	n, _ := strconv.ParseUint(string(id), 10, 16)
+	return uint16(n)
+}
+
+// Dump writes the state as it now is to w, in the form of a snapshot: secrets
+// of keys are not in it. For backups.
+func (g *Group) Dump(w io.Writer) error {
+	if !g.isReady.Load() {
+		return ErrNotReady
+	}
+	g.machine.mu.RLock()
+	s := g.machine.snapshotLocked()
+	g.machine.mu.RUnlock()
+	if err := s.encode(w); err != nil {
+		return fmt.Errorf("dump raft state: %w", err)
+	}
+	return nil
+}
+
+// Load makes what Dump wrote the group's state, in place of all that was there,
+// and then sets the configured plans. For restoring a backup; nothing has
+// changed when the dump cannot be read.
+func (g *Group) Load(ctx context.Context, r io.Reader) error {
+	if err := g.WaitLeader(ctx); err != nil {
+		return err
+	}
+	dump, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("read dump: %w", err)
+	}
+	// raft panics on a snapshot that the machine refuses, so it is tried here first.
+	if _, err := decodeSnapshot(bytes.NewReader(dump)); err != nil {
+		return fmt.Errorf("read dump: %w", err)
+	}
+	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: int64(len(dump))}
+	err = g.await(ctx, func() error { return g.raft.Restore(meta, bytes.NewReader(dump), g.cfg.CommandTimeout) })
+	if err != nil {
+		return fmt.Errorf("load raft state: %w", err)
+	}
+	_, err = g.setPlans(ctx, g.cfg.Plans)
+	return err
+}
+
+// Snapshot writes a snapshot to the directory now, so that the next start has
+// less of the log to apply.
+func (g *Group) Snapshot(ctx context.Context) error {
+	if err := g.await(ctx, func() error { return g.raft.Snapshot().Error() }); err != nil {
+		return fmt.Errorf("snapshot raft state: %w", err)
+	}
+	return nil
+}
