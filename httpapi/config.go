@@ -38,7 +38,7 @@ const (
 // Config says how to build an API. Fields that are zero take their default.
 type Config struct {
 	MaxBodyBytes   int           // of a message, single or one line of a batch; at least 1 KiB
-	MaxBuffered    int64         // bytes of bodies in memory at a time; over it 503; default 256 times MaxBodyBytes
+	MaxBuffered    int64         // bytes of bodies and messages in memory at a time; over it 503; default 512 times MaxBodyBytes
 	MaxConnections int           // of one Listener; above it 503 and close
 	ReadTimeout    time.Duration // for a request's head, and for its whole
 	IdleTimeout    time.Duration // for the next request on a connection
@@ -59,7 +59,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	setDefault(&c.MaxBodyBytes, DefaultMaxBodyBytes)
-	setDefault(&c.MaxBuffered, 256*int64(c.MaxBodyBytes))
+	setDefault(&c.MaxBuffered, 512*int64(c.MaxBodyBytes))
 	setDefault(&c.MaxConnections, DefaultMaxConnections)
 	setDefault(&c.ReadTimeout, DefaultReadTimeout)
 	setDefault(&c.IdleTimeout, DefaultIdleTimeout)

@@ -1,0 +1,77 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	"github.com/julienschmidt/httprouter"
+)
+
+// API is the public HTTP interface. Its Handler serves requests; Server and
+// Listener put it on the network.
+type API struct {
+	cfg      Config
+	channels ChannelSet // enabled on this appliance
+	router   *httprouter.Router
+	table    []*route
+	unrouted *route // answers and counts what no route is for
+	metrics  *metrics
+	wire     *wire
+	bodies   bodies
+	pages    map[string][]byte // of problems, by code
+
+	// drainCtx ends when Drain is called. It is here, and not passed down,
+	// because it ends waits within requests without ending the requests.
+	drainCtx context.Context
+	drain    context.CancelFunc
+
+	causeLogged  atomic.Int64 // when a private cause was last logged, Unix ns
+	causesHidden atomic.Int64 // how many were not since
+}
+
+// New builds an API. The error names every field of cfg that is wrong.
+func New(cfg Config) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("http configuration: %w", err)
+	}
+	cfg.setDefaults()
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	a := &API{cfg: cfg, channels: ChannelsOf(cfg.Channels...), metrics: m, pages: problemPages(),
+		bodies: bodies{limit: cfg.MaxBodyBytes, budget: cfg.MaxBuffered}}
+	a.drainCtx, a.drain = context.WithCancel(context.Background())
+	a.wire = &wire{refused: a.refusedOnWire(m.route("connection")), max: int64(cfg.MaxConnections)}
+	a.buildRouter()
+	return a, nil
+}
+
+// Handler serves the public routes.
+func (a *API) Handler() http.Handler { return a.router }
+
+// Drain refuses new submissions from now on, with 503 draining; requests in
+// flight finish. Waits for the database end early, and open batch streams end
+// within Config.DrainGrace. It does not block, and may be called again.
+func (a *API) Drain() { a.drain() }
+
+func (a *API) draining() bool { return a.drainCtx.Err() != nil }
+
+// authenticate sets the exchange's account.
+func (a *API) authenticate(x *exchange) (Principal, error) {
+	key := bearer(x.r.Header)
+	if key == "" {
+		return Principal{}, &Problem{Code: CodeUnauthenticated, Detail: unauthenticatedDetail}
+	}
+	who, err := a.cfg.Keys.Authenticate(key)
+	if err != nil {
+		return Principal{}, fmt.Errorf("authenticate: %w", err)
+	}
+	x.account = who.Account
+	if who.Suspended {
+		return Principal{}, &Problem{Code: CodeSuspended, Detail: "The account is suspended."}
+	}
+	return who, nil
+}

@@ -1,0 +1,307 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"forebay/wal/message"
+)
+
+// batchOut is how many bytes of answers gather before they are written.
+const batchOut = 16 << 10
+
+// submitBatch takes any number of messages, one a line: POST /v1/messages/batch.
+func (a *API) submitBatch(x *exchange) error {
+	if a.draining() {
+		return drainingProblem()
+	}
+	who, err := a.authenticate(x)
+	if err != nil {
+		return err
+	}
+	h := x.r.Header
+	if p := checkAccept(h, typeNDJSON); p != nil {
+		return p
+	}
+	if p := checkContentType(h, typeNDJSON); p != nil {
+		return p
+	}
+	key, p := idempotencyKey(h)
+	if p != nil {
+		return p
+	}
+	b := &batch{api: a, x: x, control: http.NewResponseController(x.w), queue: newLineQueue(),
+		from: origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)}}
+	b.deadline.control, b.deadline.timeout = b.control, a.cfg.StreamTimeout
+	if err := b.control.EnableFullDuplex(); err != nil {
+		return fmt.Errorf("enable full duplex: %w", err)
+	}
+	if b.lines, p = newLineReader(x.r.Body, &a.bodies, b.deadline.extend); p != nil {
+		return p
+	}
+	defer b.lines.close()
+	return b.run()
+}
+
+// batch is one stream of messages. The goroutine of the request appends and
+// answers; a second one, which it joins, reads and decodes.
+type batch struct {
+	api      *API
+	x        *exchange
+	control  *http.ResponseController
+	from     origin
+	deadline readDeadline
+	queue    *lineQueue
+
+	// Of the reading goroutine, and of the other one after the join.
+	lines *lineReader
+	form  form
+	cut   bool // the stream ended before its end
+
+	// Of the writing goroutine.
+	messages []*message.Message
+	receipts []Receipt
+	out      []byte
+}
+
+func (b *batch) run() error {
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		defer b.queue.close()
+		b.read()
+	}()
+	stop := context.AfterFunc(b.api.drainCtx, func() { b.deadline.end(b.api.cfg.DrainGrace) })
+	err := b.answer()
+	if err != nil {
+		b.release(b.queue.abort())
+		b.deadline.end(0) // wakes the reader
+	}
+	<-joined
+	stop()
+	if err != nil {
+		return err
+	}
+	b.begin() // a batch without lines has an answer, too
+	if b.cut && !endAfterAnswer(b.x.r.Context()) {
+		return errClientGone // no guard below: the rest of the body must not be taken for a request
+	}
+	return nil
+}
+
+// read puts every line into the queue until the stream ends or is cut off.
+func (b *batch) read() {
+	index := int64(0)
+	defer func() {
+		if v := recover(); v != nil {
+			b.cut = true
+			b.queue.put(item{index: index, problem: &Problem{Code: CodeUnavailable, RetryAfter: time.Second,
+				Detail: "The line could not be read.", cause: fmt.Errorf("panic: %v\n%s", v, debug.Stack())}})
+		}
+	}()
+	for ; ; index++ {
+		line, p, err := b.lines.next()
+		if errors.Is(err, io.EOF) {
+			b.deadline.stop()
+			return
+		}
+		if err != nil {
+			b.cut = true
+			b.queue.put(item{index: index, problem: b.brokenStream(err)})
+			return
+		}
+		if line = bytes.Trim(line, " \t\r"); len(line) == 0 && p == nil {
+			continue
+		}
+		it := item{index: index, problem: p}
+		if p == nil {
+			b.decode(&it, line)
+		}
+		if !b.queue.put(it) {
+			b.api.bodies.release(it.size)
+			return
+		}
+	}
+}
+
+// decode turns a line into a message, or into a problem.
+func (b *batch) decode(it *item, line []byte) {
+	a := b.api
+	if a.draining() {
+		it.problem = drainingProblem()
+		return
+	}
+	if !a.bodies.reserve(int64(len(line))) {
+		it.problem = a.bodies.full()
+		return
+	}
+	it.size = int64(len(line))
+	m := &message.Message{}
+	b.form = form{}
+	if it.problem = decodeMessage(line, m, &b.form); it.problem != nil {
+		return
+	}
+	from := b.from
+	if from.key != "" {
+		// A key for each line, so that a batch that was cut off can be sent
+		// again as it was. No header can hold the separator.
+		from.key += "\x1f" + strconv.FormatInt(it.index, 10)
+	}
+	if it.problem = a.complete(m, &b.form, &from, time.Now()); it.problem == nil {
+		it.message = m
+	}
+}
+
+// brokenStream is the answer to the line at which a stream broke off.
+func (b *batch) brokenStream(err error) *Problem {
+	if b.api.draining() && errors.Is(err, os.ErrDeadlineExceeded) {
+		return drainingProblem()
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &Problem{Code: CodeRequestTimeout, Detail: "No whole line came in time."}
+	}
+	return brokenBody(err)
+}
+
+// answer appends what has gathered, as one group, and answers it, until the
+// queue is closed. An error means that the client does not take answers.
+func (b *batch) answer() error {
+	var spare []item
+	for {
+		items := b.queue.take(spare)
+		if len(items) == 0 {
+			return nil
+		}
+		b.append(items)
+		err := b.write(items)
+		b.release(items)
+		clear(items) // lets go of the messages
+		if spare = items; err != nil {
+			return err
+		}
+	}
+}
+
+// append makes the messages of a group durable. Afterwards every item has
+// either a receipt, in order, or a problem.
+func (b *batch) append(items []item) {
+	b.messages = b.messages[:0]
+	for i := range items {
+		if items[i].problem == nil {
+			b.messages = append(b.messages, items[i].message)
+		}
+	}
+	if len(b.messages) == 0 {
+		return
+	}
+	b.receipts = append(b.receipts[:0], make([]Receipt, len(b.messages))...)
+	ctx := b.x.r.Context()
+	err := b.api.cfg.Log.AppendBatch(ctx, b.messages, b.receipts)
+	now, n := time.Now(), 0
+	for i := range items {
+		it := &items[i]
+		if it.problem != nil {
+			continue
+		}
+		receipt := &b.receipts[n]
+		n++
+		failed := receipt.Err
+		if err != nil {
+			failed = err
+		}
+		if failed != nil {
+			it.problem = problemOf(ctx, fmt.Errorf("append batch: %w", failed))
+		} else if !receipt.Replayed {
+			b.api.metrics.accept(it.message, now)
+		}
+	}
+	clear(b.messages)
+}
+
+// begin sends the head of the answer, once.
+func (b *batch) begin() {
+	if b.x.status == 0 {
+		b.x.w.Header()[headerContentType] = valuesNDJSON
+		b.x.status = http.StatusOK
+		b.x.w.WriteHeader(http.StatusOK)
+	}
+}
+
+// write sends the answers of a group, in order, and flushes them.
+func (b *batch) write(items []item) error {
+	b.begin()
+	n := 0
+	for i := range items {
+		it := &items[i]
+		b.out = strconv.AppendInt(append(b.out, `{"index":`...), it.index, 10)
+		if it.message != nil {
+			receipt := &b.receipts[n]
+			n++
+			if it.problem == nil {
+				b.appendReceipt(receipt)
+			}
+		}
+		if it.problem != nil {
+			b.appendProblem(it.problem)
+		}
+		if len(b.out) >= batchOut {
+			if err := b.send(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := b.send(); err != nil {
+		return err
+	}
+	if err := b.control.Flush(); err != nil {
+		return fmt.Errorf("flush answers: %w", errors.Join(errClientGone, err))
+	}
+	return nil
+}
+
+func (b *batch) appendReceipt(r *Receipt) {
+	b.out = append(b.out, `,"id":"`...)
+	b.out, _ = r.ID.AppendText(b.out) // never fails
+	b.out = append(b.out, `","status":"accepted"`...)
+	if r.Replayed {
+		b.out = append(b.out, `,"replayed":true`...)
+	}
+	b.out = append(b.out, "}\n"...)
+}
+
+func (b *batch) appendProblem(p *Problem) {
+	b.api.metrics.refuse(p.Code)
+	if p.private() && p.cause != nil {
+		b.api.logCause(b.x.r.Context(), "POST /v1/messages/batch", b.x, p.cause)
+	}
+	b.out = p.appendJSON(append(b.out, `,"error":`...), b.x.requestID)
+	b.out = append(b.out, "}\n"...)
+}
+
+// send writes what has gathered. The client must take it within StreamTimeout.
+func (b *batch) send() error {
+	err := b.control.SetWriteDeadline(time.Now().Add(b.api.cfg.StreamTimeout))
+	if err == nil {
+		_, err = b.x.w.Write(b.out)
+	}
+	b.out = b.out[:0]
+	if err != nil {
+		return fmt.Errorf("write answers: %w", errors.Join(errClientGone, err))
+	}
+	return nil
+}
+
+// release gives back the memory that items are counted with.
+func (b *batch) release(items []item) {
+	for i := range items {
+		b.api.bodies.release(items[i].size)
+	}
+}

@@ -1,0 +1,181 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"forebay/wal/message"
+
+	"github.com/julienschmidt/httprouter"
+)
+
+// exchange is one request and its answer. It is one allocation for everything
+// that a submission needs, and is not pooled: net/http reads the header values,
+// which point into it, after the handler has returned.
+type exchange struct {
+	w         http.ResponseWriter
+	r         *http.Request
+	params    httprouter.Params
+	requestID string
+	account   string // empty until authenticated
+	start     time.Time
+
+	status  int  // 0: nothing is written yet
+	code    Code // of the problem, if it was one
+	waited  bool // the client asked to wait, so its latency says nothing about us
+	message message.Message
+	form    form
+
+	values [valuesLen]string // of headers
+	out    [160]byte         // of the answer to a submission
+}
+
+// The headers whose values have a place in an exchange.
+const (
+	valueRequestID = iota
+	valueLocation
+	valueRetryAfter
+	valuesLen
+)
+
+// handler answers a request, or returns an error and has written nothing.
+type handler func(x *exchange) error
+
+// Header values that never change. net/http reads them only.
+var (
+	valuesJSON      = []string{typeJSON}
+	valuesNDJSON    = []string{typeNDJSON}
+	valuesProblem   = []string{typeProblem}
+	valuesClose     = []string{"close"}
+	valuesBearer    = []string{"Bearer"}
+	valuesNoStore   = []string{"no-store"}
+	valuesReplayed  = []string{"true"}
+	valuesHTML      = []string{"text/html; charset=utf-8"}
+	valuesYAML      = []string{"application/yaml"}
+	valuesPlainText = []string{"text/plain; charset=utf-8"}
+	valuesNoSniff   = []string{"nosniff"}
+)
+
+// setValue sets a header without allocating a slice for it.
+func (x *exchange) setValue(place int, key, value string) {
+	x.values[place] = value
+	x.w.Header()[key] = x.values[place : place+1 : place+1]
+}
+
+// write sends status and body. A client that has gone is no concern of the
+// handler: what it did is done, and net/http drops the connection.
+func (x *exchange) write(status int, body []byte) {
+	x.status = status
+	x.w.WriteHeader(status)
+	_, _ = x.w.Write(body)
+}
+
+// serve runs a handler: the one place where errors are rendered, counted and
+// logged, and where panics end.
+func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+	x := &exchange{w: w, r: r, params: params, start: time.Now(), requestID: requestID(r.Header)}
+	x.setValue(valueRequestID, headerRequestID, x.requestID)
+	abort := false
+	if err := a.run(rt, x); err != nil {
+		abort = a.refuse(rt, x, err)
+	}
+	a.account(rt, x)
+	if abort {
+		panic(http.ErrAbortHandler) // closes the connection, without a word
+	}
+}
+
+// run calls the handler and turns a panic into an error.
+func (a *API) run(rt *route, x *exchange) (err error) {
+	defer func() {
+		switch v := recover(); v {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(v)
+		default:
+			err = fmt.Errorf("panic in %s: %v\n%s", rt.label, v, debug.Stack())
+		}
+	}()
+	return rt.handle(x)
+}
+
+// refuse answers with a problem. It reports whether the connection must be cut
+// off instead, because an answer had begun or nobody is there.
+func (a *API) refuse(rt *route, x *exchange, err error) (abort bool) {
+	p := problemOf(x.r.Context(), err)
+	x.code = p.Code
+	if rt.submits {
+		a.metrics.refuse(p.Code)
+	}
+	if p.private() && p.cause != nil {
+		a.logCause(x.r.Context(), rt.label, x, p.cause)
+	}
+	kind := kindOf(p.Code)
+	if x.status != 0 {
+		return true
+	}
+	x.status = kind.status
+	if p.Code == codeClientGone {
+		return true
+	}
+	h := x.w.Header()
+	h[headerContentType] = valuesProblem
+	if p.RetryAfter > 0 {
+		x.setValue(valueRetryAfter, "Retry-After", strconv.FormatInt(p.retrySeconds(), 10))
+	}
+	if p.Code == CodeUnauthenticated {
+		h["Www-Authenticate"] = valuesBearer
+	}
+	if p.Close {
+		h["Connection"] = valuesClose
+	}
+	x.write(kind.status, p.appendJSON(nil, x.requestID))
+	return false
+}
+
+// account counts the exchange and logs it at debug level.
+func (a *API) account(rt *route, x *exchange) {
+	now := time.Now()
+	took := now.Sub(x.start)
+	rt.metrics.observe(x.status, took)
+	if rt.single && x.status < 300 && !x.waited {
+		a.metrics.window.observe(now, took)
+	}
+	ctx := x.r.Context()
+	if !a.cfg.Logger.Enabled(ctx, slog.LevelDebug) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("route", rt.label), slog.Int("status", x.status),
+		slog.Duration("took", took), slog.String("request_id", x.requestID), slog.String("remote", x.r.RemoteAddr)}
+	if x.account != "" {
+		attrs = append(attrs, slog.String("account", x.account))
+	}
+	if x.code != "" {
+		attrs = append(attrs, slog.String("code", string(x.code)))
+	}
+	if x.message.TraceParent != "" {
+		attrs = append(attrs, slog.String("trace_id", x.message.TraceParent[3:35]))
+	}
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelDebug, "request", attrs...)
+}
+
+// logCause logs what a client is not told. When a part is missing every request
+// fails with the same cause, so a line a second must do; it says how many others
+// there were.
+func (a *API) logCause(ctx context.Context, label string, x *exchange, cause error) {
+	now := time.Now().UnixNano()
+	last := a.causeLogged.Load()
+	if now-last < int64(time.Second) || !a.causeLogged.CompareAndSwap(last, now) {
+		a.causesHidden.Add(1)
+		return
+	}
+	a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "request refused",
+		slog.String("route", label), slog.String("code", string(x.code)), slog.String("request_id", x.requestID),
+		slog.String("account", x.account), slog.String("cause", cause.Error()),
+		slog.Int64("others", a.causesHidden.Swap(0)))
+}

@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	_ "embed"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/julienschmidt/httprouter"
+)
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// route is one line of the route table.
+type route struct {
+	method  string
+	path    string // as httprouter wants it
+	handle  handler
+	submits bool // takes messages: refusals count as refused messages
+	single  bool // takes one message: its latency is the latency of acceptance
+
+	label   string // in metrics and logs
+	metrics routeMetrics
+}
+
+// routes is the whole of the public API. HEAD is served where GET is.
+func (a *API) routes() []*route {
+	return []*route{
+		{method: http.MethodPost, path: "/v1/messages", handle: a.submit, submits: true, single: true},
+		{method: http.MethodPost, path: "/v1/messages/batch", handle: a.submitBatch, submits: true},
+		{method: http.MethodGet, path: "/v1/messages", handle: a.list},
+		{method: http.MethodGet, path: "/v1/messages/:id", handle: a.get},
+		{method: http.MethodGet, path: "/openapi.yaml", handle: a.openAPI},
+		{method: http.MethodGet, path: "/problems/:code", handle: a.problem},
+		{method: http.MethodGet, path: "/healthz", handle: a.healthz},
+		{method: http.MethodGet, path: "/readyz", handle: a.readyz},
+	}
+}
+
+func (a *API) buildRouter() {
+	a.router = &httprouter.Router{HandleMethodNotAllowed: true, HandleOPTIONS: true} // and no redirects
+	a.table = a.routes()
+	for _, rt := range a.table {
+		a.handle(rt)
+	}
+	a.unrouted = &route{label: "none"}
+	a.unrouted.metrics = a.metrics.route(a.unrouted.label)
+	a.router.NotFound = a.otherwise(func(*exchange) error {
+		return &Problem{Code: CodeNotFound, Detail: "There is no such path."}
+	})
+	a.router.MethodNotAllowed = a.otherwise(func(x *exchange) error { // the router has set Allow
+		return &Problem{Code: CodeMethodNotAllowed, Detail: "Allowed are " + x.w.Header().Get("Allow") + "."}
+	})
+	a.router.GlobalOPTIONS = a.otherwise(func(x *exchange) error {
+		x.status = http.StatusNoContent
+		x.w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+}
+
+// handle registers a route under its label, which httprouter would not tell.
+func (a *API) handle(rt *route) {
+	rt.label = rt.method + " " + openAPIPath(rt.path)
+	rt.metrics = a.metrics.route(rt.label)
+	serve := func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+		a.serve(rt, w, r, params)
+	}
+	a.router.Handle(rt.method, rt.path, serve)
+	if rt.method == http.MethodGet {
+		a.router.Handle(http.MethodHead, rt.path, serve)
+	}
+}
+
+func (a *API) otherwise(h handler) http.Handler {
+	rt := *a.unrouted
+	rt.handle = h
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.serve(&rt, w, r, nil) })
+}
+
+// openAPIPath turns /v1/messages/:id into /v1/messages/{id}.
+func openAPIPath(path string) string {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		if name, ok := strings.CutPrefix(p, ":"); ok {
+			parts[i] = "{" + name + "}"
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+func (a *API) openAPI(x *exchange) error {
+	x.w.Header()[headerContentType] = valuesYAML
+	x.write(http.StatusOK, openAPI)
+	return nil
+}
+
+func (a *API) problem(x *exchange) error {
+	page, ok := a.pages[x.params.ByName("code")]
+	if !ok {
+		return &Problem{Code: CodeNotFound, Detail: "There is no such problem."}
+	}
+	h := x.w.Header()
+	h[headerContentType] = valuesHTML
+	h["X-Content-Type-Options"] = valuesNoSniff
+	x.write(http.StatusOK, page)
+	return nil
+}
+
+func (a *API) healthz(x *exchange) error {
+	x.w.Header()[headerContentType] = valuesPlainText
+	x.write(http.StatusOK, []byte("ok\n"))
+	return nil
+}
+
+func (a *API) readyz(x *exchange) error {
+	ready := a.cfg.Ready(x.r.Context())
+	if a.draining() {
+		ready.Status = StatusUnready
+	}
+	body, err := json.Marshal(ready, json.Deterministic(true))
+	if err != nil {
+		return &Problem{Code: CodeUnavailable, Detail: "The checks cannot be told.", RetryAfter: time.Second, cause: err}
+	}
+	h := x.w.Header()
+	h[headerContentType] = valuesJSON
+	h["Cache-Control"] = valuesNoStore
+	if ready.Status != StatusUnready {
+		x.write(http.StatusOK, body)
+		return nil
+	}
+	x.setValue(valueRetryAfter, "Retry-After", "1")
+	x.write(http.StatusServiceUnavailable, body)
+	return nil
+}

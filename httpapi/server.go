@@ -1,0 +1,145 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Server returns a server for the API's handler, with every time limit set. It
+// is to serve a Listener of the same API; TLS is the listener's affair.
+func (a *API) Server() *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler:           a.Handler(),
+		ReadHeaderTimeout: a.cfg.ReadTimeout,
+		ReadTimeout:       a.cfg.ReadTimeout,
+		WriteTimeout:      a.cfg.ReadTimeout + maxWait + writeMargin, // from the head of the request on
+		IdleTimeout:       a.cfg.IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          log.New(serverLog{a.cfg.Logger}, "", 0),
+		ConnContext:       withGuard,
+		Protocols:         &protocols,
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is answered and counted as all else
+	}
+}
+
+// serverLog takes what net/http logs. Most of it is what clients do wrong, and
+// no news; that connections cannot be accepted is.
+type serverLog struct{ logger *slog.Logger }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	level := slog.LevelDebug
+	text := strings.TrimSuffix(string(p), "\n")
+	if strings.HasPrefix(text, "http: Accept error") {
+		level = slog.LevelError
+	}
+	l.logger.Log(context.Background(), level, "http server", "text", text)
+	return len(p), nil
+}
+
+// Listener accepts connections for the API: at most Config.MaxConnections at a
+// time. One more is answered 503 overloaded at once and closed; it does not wait
+// in a queue that nobody sees.
+type Listener struct {
+	inner net.Listener
+	wire  *wire
+	tls   *tls.Config // nil: plain
+
+	active    atomic.Int64
+	goodbyes  chan struct{} // bounds how many connections are being turned away
+	goodbying sync.WaitGroup
+}
+
+// maxGoodbyes is how many connections are turned away politely at a time.
+// Beyond it they get their answer, too, but may lose it to a reset.
+const maxGoodbyes = 64
+
+// Listener puts the API's limits around inner. tlsConfig nil: plain HTTP;
+// otherwise it must have a certificate, and HTTP/1.1 is spoken inside.
+func (a *API) Listener(inner net.Listener, tlsConfig *tls.Config) *Listener {
+	if tlsConfig != nil {
+		tlsConfig = tlsConfig.Clone()
+		tlsConfig.NextProtos = []string{"http/1.1"}
+	}
+	return &Listener{inner: inner, wire: a.wire, tls: tlsConfig, goodbyes: make(chan struct{}, maxGoodbyes)}
+}
+
+// Addr is the address that is listened on.
+func (l *Listener) Addr() net.Addr { return l.inner.Addr() }
+
+// Active is the number of connections that are open.
+func (l *Listener) Active() int { return int(l.active.Load()) }
+
+// Close stops accepting and waits, for about a second at most, until connections
+// that are being turned away are closed. Accepted ones stay open.
+func (l *Listener) Close() error {
+	err := l.inner.Close()
+	l.goodbying.Wait()
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("close listener: %w", err)
+	}
+	return err
+}
+
+// Accept returns the next connection that there is room for.
+func (l *Listener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.inner.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.active.Add(1) > l.wire.max {
+			l.active.Add(-1)
+			l.turnAway(conn)
+			continue
+		}
+		if l.tls != nil {
+			conn = tls.Server(conn, l.tls) // shakes hands at the first read, under its deadline
+		}
+		return &guard{Conn: conn, wire: l.wire, gone: func() { l.active.Add(-1) }}, nil
+	}
+}
+
+// turnAway answers 503 without holding up Accept.
+func (l *Listener) turnAway(conn net.Conn) {
+	answer := l.wire.answer(overloaded("The appliance has as many connections as it can serve."))
+	select {
+	case l.goodbyes <- struct{}{}:
+	default:
+		if l.tls == nil {
+			// A new connection has room for this much, so it does not block.
+			_ = conn.SetWriteDeadline(time.Now().Add(lingerTime))
+			_, _ = conn.Write(answer)
+		}
+		_ = conn.Close()
+		return
+	}
+	l.goodbying.Go(func() {
+		defer func() { <-l.goodbyes }()
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(lingerTime))
+		if l.tls != nil {
+			conn = tls.Server(conn, l.tls)
+		}
+		if _, err := conn.Write(answer); err == nil {
+			linger(conn)
+		}
+	})
+}
+
+// refusedOnWire counts refusals that no route has seen.
+func (a *API) refusedOnWire(m routeMetrics) func(Code) {
+	return func(code Code) { m.byStatus[kindOf(code).status].Inc() }
+}

@@ -1,0 +1,149 @@
+package httpapi
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"forebay/wal/message"
+)
+
+const locationPrefix = "/v1/messages/"
+
+// submit takes one message: POST /v1/messages.
+func (a *API) submit(x *exchange) error {
+	if a.draining() {
+		return drainingProblem()
+	}
+	who, err := a.authenticate(x)
+	if err != nil {
+		return err
+	}
+	h := x.r.Header
+	if p := checkAccept(h, typeJSON); p != nil {
+		return p
+	}
+	if p := checkContentType(h, typeJSON); p != nil {
+		return p
+	}
+	key, p := idempotencyKey(h)
+	if p != nil {
+		return p
+	}
+	m := &x.message
+	held, p := a.receive(x.r, m, &x.form)
+	if p != nil {
+		return p
+	}
+	defer a.bodies.release(held)
+	from := origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)}
+	if p := a.complete(m, &x.form, &from, x.start); p != nil {
+		return p
+	}
+	receipt, err := a.cfg.Log.Append(x.r.Context(), m)
+	if err != nil {
+		return fmt.Errorf("append message: %w", err)
+	}
+	if !receipt.Replayed {
+		a.metrics.accept(m, x.start)
+	}
+	a.answer(x, receipt)
+	return nil
+}
+
+// origin is what a message has from its request rather than from its body.
+type origin struct {
+	who         Principal
+	key         string // idempotency key
+	requestID   string
+	traceParent string
+}
+
+// receive reads and decodes the body. The buffer is back in the pool when it
+// returns, so that none is held while the disk is waited for; what the message
+// itself holds stays counted until the caller releases it.
+func (a *API) receive(r *http.Request, m *message.Message, in *form) (held int64, p *Problem) {
+	buf, p := a.bodies.read(r)
+	if p != nil {
+		return 0, p
+	}
+	defer a.bodies.put(buf)
+	held = int64(len(buf.b))
+	if !a.bodies.reserve(held) {
+		return 0, a.bodies.full()
+	}
+	if p := decodeMessage(buf.b, m, in); p != nil {
+		a.bodies.release(held)
+		return 0, p
+	}
+	return held, nil
+}
+
+// complete checks the message and fills in what does not come from its body.
+func (a *API) complete(m *message.Message, in *form, from *origin, now time.Time) *Problem {
+	m.Account, m.Test = from.who.Account, from.who.Test
+	if p := a.check(m, in, &from.who, now); p != nil {
+		return p
+	}
+	if from.key != "" {
+		// Before anything that depends on the time or on configuration, so that
+		// a retry has the same fingerprint.
+		m.Fingerprint = m.PayloadFingerprint()
+		m.IdempotencyKey = from.key
+	}
+	if !m.SendAt.After(now) {
+		m.SendAt = time.Time{} // the past means now
+	}
+	if m.TTL == 0 && m.Channel != message.ChannelStore {
+		m.TTL = a.cfg.DefaultTTL
+	}
+	if m.CallbackURL == "" {
+		m.CallbackURL = from.who.CallbackURL
+	}
+	m.TraceParent, m.RequestID = from.traceParent, from.requestID
+	return nil
+}
+
+// answer writes 202, or 201 if the client wanted to wait and the message is in
+// the database.
+func (a *API) answer(x *exchange, receipt Receipt) {
+	status, code := message.Accepted, http.StatusAccepted
+	h := x.w.Header()
+	if wait := preferredWait(x.r.Header); wait > 0 {
+		x.waited = true
+		if state, ok := a.await(x, receipt.ID, wait); ok {
+			status, code = state.Status, http.StatusCreated
+		}
+		h["Preference-Applied"] = []string{"wait=" + strconv.Itoa(int(wait/time.Second))}
+	}
+	if receipt.Replayed {
+		h["Idempotent-Replayed"] = valuesReplayed
+	}
+	h[headerContentType] = valuesJSON
+	var location [len(locationPrefix) + 36]byte
+	text, _ := receipt.ID.AppendText(append(location[:0], locationPrefix...)) // never fails
+	x.setValue(valueLocation, "Location", string(text))
+
+	body := append(x.out[:0], `{"id":"`...)
+	body = append(body, text[len(locationPrefix):]...)
+	body = append(body, `","status":"`...)
+	body = append(body, status.String()...)
+	body = append(body, `","accepted_at":"`...)
+	body = receipt.ID.Time().AppendFormat(body, timestampLayout)
+	body = append(body, `"}`...)
+	x.write(code, body)
+}
+
+// await waits until the message is in the database, for at most the given time
+// from the start of the request, and no longer than until the appliance drains.
+func (a *API) await(x *exchange, id message.ID, wait time.Duration) (message.State, bool) {
+	ctx, cancel := context.WithDeadline(x.r.Context(), x.start.Add(wait))
+	defer cancel()
+	defer context.AfterFunc(a.drainCtx, cancel)()
+	state, err := a.cfg.Messages.Wait(ctx, id)
+	// The message is durable, so that an error here is no failure: the client
+	// gets the 202 that it would have got without waiting.
+	return state, err == nil
+}
