@@ -31,6 +31,7 @@ type Config struct {
 	Node uint16 // required, 1–65535: part of every ID
 
 	Capacity    int   // records kept in memory for the pipeline; default 50,000
+	Threshold   int   // backlog from which backpressure is on; default 80 % of Capacity
 	WindowBytes int64 // and at most this many bytes of them; default 64 MiB
 
 	MaxDiskBytes int64 // appends stop at this size on disk; default 10 GiB
@@ -54,6 +55,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	setDefault(&c.Capacity, 50_000)
+	setDefault(&c.Threshold, max(c.Capacity*8/10, 1))
 	setDefault(&c.WindowBytes, 64<<20)
 	setDefault(&c.MaxDiskBytes, 10<<30)
 	setDefault(&c.MinFreeBytes, 1<<30)
@@ -95,6 +97,8 @@ func (c Config) Validate() error {
 		return errors.New("log: no directory")
 	case c.Node == 0:
 		return errors.New("log: the node number must be 1 to 65535")
+	case c.Threshold < 0 || c.Threshold > c.Capacity:
+		return errors.New("log: the threshold must be within the capacity")
 	case c.Capacity < 0 || c.WindowBytes < 0 || c.MaxDiskBytes < 0 || c.MinFreeBytes < 0:
 		return errors.New("log: a size is negative")
 	case c.MemTable < 1<<20 || c.MemTable > 1<<30:

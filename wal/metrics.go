@@ -75,7 +75,10 @@ type Stats struct {
 	LiveBytes int64
 	DiskBytes int64 // allocated
 	FreeBytes int64 // of the file system
-	Full      bool
+	Full      bool  // nothing is accepted: disk
+
+	Backpressure bool // the backlog is over its threshold
+
 	Appended  uint64 // since Open
 	Completed uint64 // since Open
 	LastSeq   uint64 // highest durable sequence number
@@ -117,7 +120,7 @@ func (w *window) survey(s *Stats) (oldest uint64) {
 		s.Backlog[id.Lane()]++
 		note(id.Millis())
 	}
-	s.InMemory, s.Taken = w.count, len(w.taken)
+	s.InMemory, s.Taken, s.Backpressure = w.count, len(w.taken), w.tight
 	return oldest
 }
 
@@ -152,23 +155,24 @@ func (w *window) lowest(last message.ID) (low [message.Lanes]message.ID) {
 type statsCollector struct {
 	log                         *Log
 	backlog, oldest, disk, free *prometheus.Desc
-	parked                      *prometheus.Desc
+	parked, backpressure        *prometheus.Desc
 }
 
 func newStatsCollector(l *Log) *statsCollector {
 	return &statsCollector{
-		log:     l,
-		backlog: prometheus.NewDesc("forebay_wal_backlog_messages", "Messages accepted and not complete, without those that are parked.", []string{"lane"}, nil),
-		parked:  prometheus.NewDesc("forebay_wal_parked_messages", "Messages that wait on disk for their time.", nil, nil),
-		oldest:  prometheus.NewDesc("forebay_wal_oldest_age_seconds", "Age of the oldest message that waits or is being stored.", nil, nil),
-		disk:    prometheus.NewDesc("forebay_wal_disk_bytes", "Allocated size of the log on disk.", nil, nil),
-		free:    prometheus.NewDesc("forebay_wal_disk_free_bytes", "Free space of the log's file system.", nil, nil),
+		log:          l,
+		backlog:      prometheus.NewDesc("forebay_wal_backlog_messages", "Messages accepted and not complete, without those that are parked.", []string{"lane"}, nil),
+		parked:       prometheus.NewDesc("forebay_wal_parked_messages", "Messages that wait on disk for their time.", nil, nil),
+		oldest:       prometheus.NewDesc("forebay_wal_oldest_age_seconds", "Age of the oldest message that waits or is being stored.", nil, nil),
+		backpressure: prometheus.NewDesc("forebay_wal_backpressure", "1 while the backlog is over its threshold and new messages stay on disk only.", nil, nil),
+		disk:         prometheus.NewDesc("forebay_wal_disk_bytes", "Allocated size of the log on disk.", nil, nil),
+		free:         prometheus.NewDesc("forebay_wal_disk_free_bytes", "Free space of the log's file system.", nil, nil),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *statsCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.backlog, c.parked, c.oldest, c.disk, c.free} {
+	for _, d := range []*prometheus.Desc{c.backlog, c.parked, c.backpressure, c.oldest, c.disk, c.free} {
 		ch <- d
 	}
 }
@@ -183,6 +187,11 @@ func (c *statsCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.backlog, float64(n), message.Priority(lane).String())
 	}
 	gauge(c.parked, float64(s.Parked))
+	tight := 0.0
+	if s.Backpressure {
+		tight = 1
+	}
+	gauge(c.backpressure, tight)
 	gauge(c.oldest, s.Oldest.Seconds())
 	gauge(c.disk, float64(s.DiskBytes))
 	gauge(c.free, float64(s.FreeBytes))

@@ -28,19 +28,20 @@ const (
 // loaded is in memory here or taken by the pipeline; every one after it is on
 // disk only. So memory is bounded, and nothing is looked for twice.
 type window struct {
-	node     uint16
-	capacity int
-	maxBytes int64
-	gather   chan struct{} // one gatherer at a time; capacity 1
-	wake     chan struct{} // something was committed; capacity 1
-	closed   chan struct{}
-	once     sync.Once
+	capacity  int
+	threshold int
+	maxBytes  int64
+	gather    chan struct{} // one gatherer at a time; capacity 1
+	wake      chan struct{} // something was committed; capacity 1
+	closed    chan struct{}
+	once      sync.Once
 
 	mu    sync.Mutex
 	lanes [message.Lanes]lane
 	taken map[message.ID]int64 // handed out and not complete, with their size
 	count int                  // records in memory, waiting
 	bytes int64                // of count and taken
+	tight bool                 // backpressure is on
 }
 
 type lane struct {
@@ -72,7 +73,7 @@ func (l *lane) oldest() uint64 {
 }
 
 func (w *window) init(cfg Config, rec *recovered) {
-	w.node, w.capacity, w.maxBytes = cfg.Node, cfg.Capacity, cfg.WindowBytes
+	w.capacity, w.threshold, w.maxBytes = cfg.Capacity, cfg.Threshold, cfg.WindowBytes
 	w.gather, w.wake, w.closed = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{})
 	w.taken = map[message.ID]int64{}
 	for i := range w.lanes {
@@ -81,6 +82,7 @@ func (w *window) init(cfg Config, rec *recovered) {
 		w.lanes[i].loaded = before(rec.lanes[i].first)
 		w.lanes[i].early = map[message.ID]bool{}
 	}
+	w.judgeLocked()
 	signal(w.wake)
 }
 
@@ -101,6 +103,7 @@ func (w *window) close() { w.once.Do(func() { close(w.closed) }) }
 func (w *window) committed(ops []*op, spill bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	defer w.judgeLocked()
 	for _, o := range ops {
 		switch o.kind {
 		case opAppend:
@@ -131,7 +134,7 @@ func (w *window) appended(o *op, spill bool) {
 	l := &w.lanes[o.lane]
 	l.durable = o.id
 	size := int64(len(o.record))
-	if spill || l.onDisk > 0 || w.count >= w.capacity || w.bytes+size > w.maxBytes {
+	if spill || w.tight || l.onDisk > 0 || w.count >= w.capacity || w.bytes+size > w.maxBytes {
 		l.onDisk++
 		return
 	}
@@ -139,6 +142,32 @@ func (w *window) appended(o *op, spill bool) {
 	l.loaded = o.id
 	w.count++
 	w.bytes += size
+}
+
+// relief is the hysteresis of backpressure: it goes off an eighth below the
+// threshold.
+const relief = 8
+
+// judgeLocked switches backpressure by the backlog: what waits, in memory and
+// on disk, and what is taken.
+func (w *window) judgeLocked() {
+	backlog := len(w.taken)
+	for i := range w.lanes {
+		backlog += w.lanes[i].waiting()
+	}
+	if w.tight {
+		w.tight = backlog >= w.threshold-w.threshold/relief
+	} else {
+		w.tight = backlog >= w.threshold
+	}
+}
+
+// Backpressure reports whether the backlog has reached Config.Threshold. It
+// goes off again an eighth below. While it is on, new records stay on disk.
+func (l *Log) Backpressure() bool {
+	l.window.mu.Lock()
+	defer l.window.mu.Unlock()
+	return l.window.tight
 }
 
 // waiting counts what has not been handed out.
