@@ -95,7 +95,7 @@ func (g *Group) start() error {
 	conf := raftConfig(g.cfg, id)
 	exists, err := raft.HasExistingState(logs, g.watch, g.disk.snapshots)
 	if err != nil {
-		return fmt.Errorf("look for existing state: %w", err)
+		return &DamagedError{Path: filepath.Join(g.disk.dir, logFile), Err: err}
 	}
 	if !exists {
 		members := raft.Configuration{Servers: []raft.Server{{ID: id, Address: address}}}
@@ -111,13 +111,16 @@ func (g *Group) start() error {
 		g.raft, err = raft.NewRaft(conf, g.machine, logs, g.watch, g.disk.snapshots, transport)
 		return err
 	})
-	if err != nil {
-		if cause := g.machine.restoreErr; cause != nil {
-			err = &DamagedError{Path: filepath.Join(g.disk.dir, "snapshots"), Err: cause}
-		}
-		return fmt.Errorf("start raft: %w", err)
+	switch {
+	case err == nil:
+		return nil
+	case g.machine.restoreErr != nil: // raft only logs it
+		return &DamagedError{Path: filepath.Join(g.disk.dir, "snapshots"), Err: g.machine.restoreErr}
+	case errors.As(err, new(*DamagedError)):
+		return err
 	}
-	return nil
+	// All that raft does before it runs is to read.
+	return &DamagedError{Path: filepath.Join(g.disk.dir, logFile), Err: err}
 }
 
 func raftConfig(cfg Config, id raft.ServerID) *raft.Config {
