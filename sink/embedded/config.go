@@ -1,0 +1,69 @@
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// MaxRecordBytes is the size of the largest record that the store takes: larger
+// values would go to Badger's value log. One that is larger is set aside.
+const MaxRecordBytes = 1<<20 - 1<<10
+
+// Config is what a Store is made of. Dir is required; for everything else zero
+// means the default.
+type Config struct {
+	Dir string // of this store alone; made if it is not there
+
+	Retention    time.Duration // how long a message stays after its acceptance; ≥ ClaimTTL, default 90 days, -1: for ever
+	ClaimTTL     time.Duration // how long an idempotency key belongs to a message; > 0, default 24 h
+	MinFreeBytes uint64        // inserts are refused while the disk has less free; ≥ 64 MiB, default 512 MiB
+
+	Logger     *slog.Logger          // nil: discarded
+	Registerer prometheus.Registerer // nil: metrics are not registered
+}
+
+// forEver is the Retention of a store that deletes nothing.
+const forEver = -1
+
+// leastFree is what Badger may need at any moment: memtables being flushed, and
+// a compaction that has written its result and not yet deleted its input.
+const leastFree = 64 << 20
+
+func (c Config) withDefaults() Config {
+	if c.Retention == 0 {
+		c.Retention = 90 * 24 * time.Hour
+	}
+	if c.ClaimTTL == 0 {
+		c.ClaimTTL = 24 * time.Hour
+	}
+	if c.MinFreeBytes == 0 {
+		c.MinFreeBytes = 512 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate says what is wrong with the configuration, all of it.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("dir: required"))
+	}
+	if c.ClaimTTL < 0 {
+		errs = append(errs, fmt.Errorf("claim ttl: %v, want more than 0", c.ClaimTTL))
+	}
+	if c.Retention != forEver && c.Retention < c.ClaimTTL {
+		errs = append(errs, fmt.Errorf("retention: %v, want at least the claim ttl, %v: a claim goes with its message", c.Retention, c.ClaimTTL))
+	}
+	if c.MinFreeBytes < leastFree {
+		errs = append(errs, fmt.Errorf("min free bytes: %d, want at least %d", c.MinFreeBytes, leastFree))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,68 @@
+package embedded
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the store's. No label takes a value that a client chooses.
+type metrics struct {
+	queries map[string]prometheus.Observer
+	deleted prometheus.Counter
+	lost    prometheus.Gauge
+}
+
+// queryNames are the reads whose duration is measured.
+var queryNames = [...]string{"get", "list", "count", "missing", "scrub"}
+
+func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
+	queries := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "forebay_store_query_duration_seconds",
+		Help: "How long a query of the store took.", Buckets: prometheus.ExponentialBuckets(0.0001, 4, 10),
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 160, NativeHistogramMinResetDuration: time.Hour}, []string{"query"})
+	m := &metrics{
+		queries: make(map[string]prometheus.Observer),
+		deleted: prometheus.NewCounter(prometheus.CounterOpts{Name: "forebay_store_expired_total",
+			Help: "Messages that were deleted because their time of retention was over."}),
+		lost: prometheus.NewGauge(prometheus.GaugeOpts{Name: "forebay_store_lost_messages",
+			Help: "Messages that the store has counted and does not have any more, when it last looked. Above 0: restore a backup."}),
+	}
+	for _, name := range queryNames {
+		m.queries[name] = queries.WithLabelValues(name)
+	}
+	if reg == nil {
+		return m, nil
+	}
+	disk := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "forebay_store_disk_bytes",
+		Help: "Disk space that the embedded store uses."}, func() float64 { return float64(diskBytes(s.cfg.Dir)) })
+	var errs []error
+	for _, c := range []prometheus.Collector{queries, m.deleted, m.lost, disk} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+func (m *metrics) observe(query string, start time.Time) {
+	m.queries[query].Observe(time.Since(start).Seconds())
+}
+
+// diskBytes adds up the blocks that dir's files have: their lengths say nothing,
+// for Badger maps them sparsely. What vanishes meanwhile does not count.
+func diskBytes(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			if st, ok := info.Sys().(*syscall.Stat_t); ok {
+				total += st.Blocks * 512
+			}
+		}
+		return nil
+	})
+	return total
+}
