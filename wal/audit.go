@@ -17,3 +17,15 @@ func (l *Log) Holds(ctx context.Context, seqs []uint64) ([]bool, error) {
 	}
 	return held, r.err
 }
+
+// LowestHeld is the lowest sequence number that the log holds; false: it holds
+// none.
+func (l *Log) LowestHeld(ctx context.Context) (seq uint64, ok bool) {
+	lowest := make(chan uint64, 1) // not a variable: the writer may come after ctx has ended
+	r := &request{done: make(chan struct{}, 1), between: func() { lowest <- l.writer.ledger.lowest() }}
+	if err := l.submit(ctx, r); err != nil || r.err != nil {
+		return 0, false
+	}
+	seq = <-lowest
+	return seq, seq != 0
+}

@@ -117,23 +117,19 @@ func (s *scan) all(lowest [message.Lanes]message.ID) error {
 	if err != nil {
 		return err
 	}
-	var risen map[uint64]bool
-	l, err := adopt(s.rec.head, s.chunks, s.census, func(seq uint64) {
+	l, err := adopt(s.rec.head, s.chunks, s.census)
+	if err != nil {
+		s.note(Finding{Kind: FindMissing, Text: err.Error()})
+	}
+	risen := map[uint64]bool{}
+	l.compare(s.census, func(seq uint64) {
 		s.missing++
 		if s.missing <= maxFindings {
 			s.note(Finding{Kind: FindMissing, Seq: seq, Text: "accepted and not complete, but not in the log"})
 		}
-	}, func(seq uint64) {
-		if risen == nil {
-			risen = map[uint64]bool{}
-		}
-		risen[seq] = true
-	})
+	}, func(seq uint64) { risen[seq] = true })
 	if s.missing > maxFindings {
 		s.note(Finding{Kind: FindMissing, Text: fmt.Sprintf("%d messages in all", s.missing)})
-	}
-	if err != nil {
-		s.note(Finding{Kind: FindMissing, Text: err.Error()})
 	}
 	s.rec.ledger = l
 	return s.findRisen(risen)

@@ -297,8 +297,7 @@ func has(set map[uint64]struct{}, v uint64) bool {
 }
 
 func (w *writer) append(b *batch, o *op) {
-	w.ledger.last++
-	o.seq, o.id = w.ledger.last, w.issue(b.now, o.lane)
+	o.seq, o.id = w.ledger.issue(), w.issue(b.now, o.lane)
 	sealRecord(o.record, o.id, o.seq)
 	b.set(b.key(messageKey, o.id), o.record)
 	if o.key != nil {
