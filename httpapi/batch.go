@@ -279,7 +279,7 @@ func (b *batch) appendReceipt(r *Receipt) {
 
 func (b *batch) appendProblem(p *Problem) {
 	b.api.metrics.refuse(p.Code)
-	if p.private() && p.cause != nil {
+	if p.private() {
 		b.api.logCause(b.x.r.Context(), "POST /v1/messages/batch", b.x, p.cause)
 	}
 	b.out = p.appendJSON(append(b.out, `,"error":`...), b.x.requestID)

@@ -112,7 +112,7 @@ func (a *API) refuse(rt *route, x *exchange, err error) (abort bool) {
 	if rt.submits {
 		a.metrics.refuse(p.Code)
 	}
-	if p.private() && p.cause != nil {
+	if p.private() {
 		a.logCause(x.r.Context(), rt.label, x, p.cause)
 	}
 	kind := kindOf(p.Code)

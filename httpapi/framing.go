@@ -17,7 +17,7 @@ type framing struct {
 	partial []byte // a line whose end has not come; net/http's own limits bound it
 	length  int64  // of Content-Length in this head; -1: none
 	chunked bool   // by Transfer-Encoding in this head
-	http10  bool
+	old     bool   // the version is not 1.1: net/http then ignores Transfer-Encoding
 }
 
 type framingState uint8
@@ -85,7 +85,7 @@ func (f *framing) line(l []byte) bool {
 		}
 		if len(l) > 0 { // net/http skips empty lines here, or refuses them itself
 			f.state, f.length, f.chunked = inHeader, -1, false
-			f.http10 = bytes.HasSuffix(l, []byte("HTTP/1.0"))
+			f.old = !bytes.HasSuffix(l, []byte("HTTP/1.1"))
 		}
 	case inHeader:
 		return f.header(l)
@@ -129,7 +129,7 @@ func (f *framing) header(l []byte) bool {
 	case 't', 'T':
 		if hasName(l, transferEncoding) {
 			value := bytes.Trim(l[len(transferEncoding)+1:], " \t")
-			if f.chunked || f.length >= 0 || f.http10 || !bytes.EqualFold(value, []byte("chunked")) {
+			if f.chunked || f.length >= 0 || f.old || !bytes.EqualFold(value, []byte("chunked")) {
 				return false
 			}
 			f.chunked = true

@@ -41,9 +41,10 @@ type guard struct {
 }
 
 const (
-	guardOpen    int32 = iota
-	guardRefused       // framing was refused, or a head took too long: nothing more is read
-	guardEnding        // the answer under way is the last
+	guardOpen     int32 = iota
+	guardRefused        // framing was refused: nothing more is read
+	guardEnding         // the answer under way is the last
+	guardAnswered       // the last answer is written: net/http has no more to say
 )
 
 // badLine is what net/http reads in place of a line that is refused. A NUL is
@@ -75,7 +76,7 @@ func (g *guard) Read(p []byte) (int, error) {
 	// net/http waits with a buffer of one byte for a client that goes while its
 	// request is answered, and wakes itself by a deadline: that is no timeout.
 	if err != nil && len(p) > 1 && g.framing.midHead() && errors.Is(err, os.ErrDeadlineExceeded) {
-		g.state.Store(guardRefused)
+		g.state.Store(guardAnswered)
 		g.send(&Problem{Code: CodeRequestTimeout, Detail: "The head of the request did not arrive in time."})
 	}
 	return n, err
@@ -102,7 +103,9 @@ func (g *guard) Write(p []byte) (int, error) {
 	if len(p) > status && (p[status] == '4' || p[status] == '5') && bytes.HasPrefix(p, []byte("HTTP/1.1 ")) {
 		line := bytes.IndexByte(p, '\r')
 		if line > 0 && bytes.HasPrefix(p[line:], plainAnswer) {
-			g.send(g.problemFor(string(p[status:line])))
+			if g.state.Load() != guardAnswered {
+				g.send(g.problemFor(string(p[status:line])))
+			}
 			return len(p), nil
 		}
 	}

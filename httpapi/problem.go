@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -153,6 +152,6 @@ func overloaded(detail string) *Problem {
 	return &Problem{Code: CodeOverloaded, Detail: detail, RetryAfter: time.Second}
 }
 
-// private reports whether the problem is the appliance's fault, so that its
-// cause belongs into the log.
-func (p *Problem) private() bool { return kindOf(p.Code).status >= http.StatusInternalServerError }
+// private reports whether the problem hides a cause that is no client's affair,
+// and that the log has to tell. Who is full, or overloaded, tells that itself.
+func (p *Problem) private() bool { return p.Code == CodeUnavailable && p.cause != nil }
