@@ -1,0 +1,303 @@
+// Package appliance is the composition root: it builds every part, wires them
+// together (wiring.go), and starts and stops them in order.
+package appliance
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"forebay/appliance/config"
+	"forebay/httpapi"
+	"forebay/httpapi/admin"
+	"forebay/raftstate"
+	"forebay/sink"
+	"forebay/wal"
+)
+
+// Options are what an Appliance is made of.
+type Options struct {
+	Config  config.Config // valid, with its secrets read
+	Version string
+	Logger  *slog.Logger // nil: nothing is logged
+}
+
+// Appliance is one node: log, replicated state, store, pipeline and listeners.
+type Appliance struct {
+	cfg      config.Config
+	version  string
+	logger   *slog.Logger
+	registry *prometheus.Registry
+	started  time.Time
+
+	log      *wal.Log
+	group    *raftstate.Group
+	store    sink.Store
+	pipeline *sink.Pipeline
+	stored   *notifier
+	api      *httpapi.API
+	admin    *admin.Handler
+
+	apiListener *httpapi.Listener
+	opsListener net.Listener // nil: none
+	socket      net.Listener
+
+	fatal     chan error // capacity 1: a part that must not go on
+	stopAsked chan struct{}
+	stopOnce  sync.Once
+	draining  atomic.Bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// New opens the log, the replicated state and the store, and binds the
+// listeners; nothing is served before Run. A log that is damaged is a
+// *wal.DamagedError. Whoever called New must call Close.
+func New(o Options) (a *Appliance, err error) {
+	a = &Appliance{cfg: o.Config, version: o.Version, logger: o.Logger, registry: prometheus.NewRegistry(),
+		started: time.Now(), stored: newNotifier(), fatal: make(chan error, 1), stopAsked: make(chan struct{})}
+	if a.logger == nil {
+		a.logger = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+			a = nil
+		}
+	}()
+	a.registry.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(collectors.MetricsGC, collectors.MetricsScheduler)))
+	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
+		return a, fmt.Errorf("make the data directory: %w", err)
+	}
+	for _, step := range []func() error{a.openLog, a.openGroup, a.openStore, a.buildPipeline, a.buildAPI, a.buildAdmin, a.listen} {
+		if err := step(); err != nil {
+			return a, err
+		}
+	}
+	return a, nil
+}
+
+// die ends Run with an error. Parts call it from any goroutine when they must
+// not go on; the first one counts.
+func (a *Appliance) die(err error) {
+	select {
+	case a.fatal <- err:
+	default:
+	}
+}
+
+func (a *Appliance) listen() (err error) {
+	limit, err := connectionLimit(a.cfg)
+	if err != nil {
+		return err
+	}
+	if limit < a.cfg.HTTP.MaxConnections {
+		a.logger.Info("fewer connections than configured: the file limit of the process allows no more", "max_connections", limit, "configured", a.cfg.HTTP.MaxConnections)
+	}
+	inner, err := net.Listen("tcp", a.cfg.HTTP.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for the public API (http.listen): %w", err)
+	}
+	certificate, err := loadCertificate(a.cfg.HTTP)
+	if err != nil {
+		return errors.Join(err, inner.Close())
+	}
+	a.apiListener = a.api.Listener(inner, certificate)
+	if a.cfg.HTTP.OpsListen != "" {
+		if a.opsListener, err = net.Listen("tcp", a.cfg.HTTP.OpsListen); err != nil {
+			return fmt.Errorf("listen for operators (http.ops_listen): %w", err)
+		}
+	}
+	if a.socket, err = admin.ListenSocket(a.cfg.AdminSocket()); err != nil {
+		return fmt.Errorf("listen on the admin socket (http.admin_socket): %w", err)
+	}
+	return nil
+}
+
+func loadCertificate(h config.HTTP) (*tls.Config, error) {
+	if h.TLSCertFile == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(h.TLSCertFile, h.TLSKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load the certificate (http.tls_cert_file, http.tls_key_file): %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
+// Addr is where the public API listens.
+func (a *Appliance) Addr() net.Addr { return a.apiListener.Addr() }
+
+// OpsAddr is where operators' routes are served; nil: nowhere.
+func (a *Appliance) OpsAddr() net.Addr {
+	if a.opsListener == nil {
+		return nil
+	}
+	return a.opsListener.Addr()
+}
+
+// Socket is the path of the admin socket.
+func (a *Appliance) Socket() string { return a.cfg.AdminSocket() }
+
+// Drain begins a graceful stop, as if Run's context had ended.
+func (a *Appliance) Drain() { a.stopOnce.Do(func() { close(a.stopAsked) }) }
+
+// Run serves until ctx ends or Drain is called, and then stops in order, within
+// http.shutdown_timeout: nil. An error means that a part has failed; then
+// nothing is drained, for nothing may be trusted: the process must end and the
+// next start verifies.
+func (a *Appliance) Run(ctx context.Context) error {
+	work, cancelWork := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancelWork(nil)
+	drain, stopDrain := context.WithCancelCause(work)
+	defer stopDrain(nil)
+
+	var parts sync.WaitGroup
+	run := func(name string, part func() error) chan struct{} {
+		ended := make(chan struct{})
+		parts.Go(func() {
+			defer close(ended)
+			if err := part(); err != nil {
+				a.die(fmt.Errorf("%s: %w", name, err))
+			}
+		})
+		return ended
+	}
+	defer parts.Wait()
+
+	run("replicated state", func() error { return a.group.Run(work) })
+	store := run("store", func() error { return a.store.Run(work) })
+	pipeline := run("pipeline", func() error { return a.pipeline.Run(drain) })
+	public := a.api.Server()
+	run("public API", func() error {
+		if err := public.Serve(a.apiListener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	defer public.Close() // after a failure; a graceful stop has shut it down
+	watch, stopWatch := context.WithCancel(work)
+	defer stopWatch()
+	socket := run("admin socket", func() error { return a.admin.ServeSocket(watch, a.socket) })
+	if a.opsListener != nil {
+		run("operators' routes", func() error { return a.admin.ServeOps(watch, a.opsListener) })
+	}
+
+	if err := a.group.WaitLeader(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("replicated state: %w", err)
+	}
+	a.logger.Info("ready", "version", a.version, "node", a.cfg.Node, "api", a.Addr().String(), "data_dir", a.cfg.DataDir,
+		"waiting", a.log.Waiting(), "started_in", time.Since(a.started).Round(time.Millisecond).String())
+	notify(daemon.SdNotifyReady)
+
+	select {
+	case err := <-a.fatal:
+		cancelWork(err)
+		return err
+	case <-a.stopAsked:
+	case <-ctx.Done():
+	}
+	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, pipeline, store, socket})
+}
+
+// stopping is what Run has started and stop ends.
+type stopping struct {
+	public                  *http.Server
+	stopDrain, cancelWork   context.CancelCauseFunc
+	stopWatch               context.CancelFunc
+	pipeline, store, socket chan struct{}
+}
+
+// stop is the drain order. Each step has its reason for standing where it does.
+func (a *Appliance) stop(s stopping) error {
+	began := time.Now()
+	limit, cancel := context.WithTimeout(context.Background(), a.cfg.HTTP.ShutdownTimeout)
+	defer cancel()
+	notify(daemon.SdNotifyStopping)
+	a.logger.Info("stopping", "in_flight_connections", a.apiListener.Active(), "waiting", a.log.Waiting())
+
+	// 1. Unready, so that load balancers turn away; new submissions are refused
+	// with an answer that says so, not with a closed port.
+	a.draining.Store(true)
+	a.api.Drain()
+	// 2. Requests in flight finish: each may hold an acknowledgement that the
+	// log has already made true. Half the time is theirs.
+	half, cancelHalf := context.WithTimeout(limit, a.cfg.HTTP.ShutdownTimeout/2)
+	if err := s.public.Shutdown(half); err != nil {
+		a.logger.Warn("requests were cut off", "err", err)
+		s.public.Close()
+	}
+	cancelHalf()
+	// 3. The pipeline takes nothing more, finishes what it has taken, and records
+	// it. What it can't finish is on disk and comes again.
+	s.stopDrain(errStopping)
+	a.awaitPart(limit, "pipeline", s.pipeline)
+	// 4. Operators could watch until here.
+	s.stopWatch()
+	a.awaitPart(limit, "admin socket", s.socket)
+	// 5. The store and the replicated state have no users left.
+	s.cancelWork(errStopping)
+	a.awaitPart(limit, "store", s.store)
+	// 6. The log is last: everything above may still have written to it.
+	err := a.Close()
+	a.logger.Info("stopped", "took", time.Since(began).Round(time.Millisecond).String())
+	select {
+	case failed := <-a.fatal:
+		return errors.Join(failed, err)
+	default:
+		return err
+	}
+}
+
+var errStopping = errors.New("the appliance is stopping")
+
+func (a *Appliance) awaitPart(limit context.Context, name string, ended chan struct{}) {
+	select {
+	case <-ended:
+	case <-limit.Done():
+		a.logger.Error("a part did not stop in time", "part", name)
+	}
+}
+
+// Close releases everything: after Run, or instead of it. It is safe to call
+// more than once.
+func (a *Appliance) Close() error {
+	a.closeOnce.Do(func() {
+		var errs []error
+		closeIf := func(open bool, name string, fn func() error) {
+			if !open {
+				return
+			}
+			if err := fn(); err != nil && !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, fmt.Errorf("close %s: %w", name, err))
+			}
+		}
+		closeIf(a.apiListener != nil, "listener", func() error { return a.apiListener.Close() })
+		closeIf(a.opsListener != nil, "operators' listener", func() error { return a.opsListener.Close() })
+		closeIf(a.socket != nil, "admin socket", func() error { return a.socket.Close() })
+		closeIf(a.store != nil, "store", func() error { return a.store.Close() })
+		closeIf(a.group != nil, "replicated state", func() error { return a.group.Close() })
+		closeIf(a.log != nil, "log", func() error { return a.log.Close() })
+		a.closeErr = errors.Join(errs...)
+	})
+	return a.closeErr
+}
+
+// notify tells systemd, if it is there.
+func notify(state string) { _, _ = daemon.SdNotify(false, state) }
+
+func (a *Appliance) path(name string) string { return filepath.Join(a.cfg.DataDir, name) }

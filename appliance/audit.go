@@ -1,0 +1,86 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"forebay/httpapi/admin"
+)
+
+const (
+	auditStretch = 1 << 20 // sequence numbers looked at in one go
+	auditNamed   = 1000    // missing numbers that are listed; all are counted
+)
+
+// audit holds every number that this node gave out since then against the log
+// and the store. What is in neither is missing, and there must be none.
+func (a *Appliance) audit(ctx context.Context, since time.Time) (admin.Audit, error) {
+	last := a.log.Stats().LastSeq
+	first, err := a.store.(firstSince).FirstSince(ctx, a.cfg.Node, since)
+	if err != nil {
+		return admin.Audit{}, fmt.Errorf("find the first message: %w", forOperators(fromStore(err)))
+	}
+	if first == 0 { // nothing is stored yet, or all has been dropped for its age
+		first = last + 1
+		if lowest, ok := a.log.LowestHeld(ctx); ok {
+			first = lowest
+		}
+	}
+	out := admin.Audit{Node: a.cfg.Node, From: first, To: last}
+	for from := first; from <= last; from += auditStretch {
+		if err := a.auditStretch(ctx, from, min(last, from+auditStretch-1), &out); err != nil {
+			return admin.Audit{}, err
+		}
+	}
+	return out, nil
+}
+
+func (a *Appliance) auditStretch(ctx context.Context, from, to uint64, out *admin.Audit) error {
+	// In this order: a message leaves the log only once it is in the store, so
+	// what the store lacks and the log does not hold has either moved in
+	// between, which a second look at the store tells, or it is gone.
+	absent, err := a.store.Missing(ctx, a.cfg.Node, from, to, auditStretch)
+	if err != nil {
+		return fmt.Errorf("audit: %w", forOperators(fromStore(err)))
+	}
+	held, err := a.log.Holds(ctx, absent)
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	var suspects []uint64
+	for i, seq := range absent {
+		if held[i] {
+			out.Waiting++
+		} else {
+			suspects = append(suspects, seq)
+		}
+	}
+	if len(suspects) > 0 {
+		still, err := a.store.Missing(ctx, a.cfg.Node, suspects[0], suspects[len(suspects)-1], auditStretch)
+		if err != nil {
+			return fmt.Errorf("audit: %w", forOperators(fromStore(err)))
+		}
+		for _, seq := range suspects {
+			if _, gone := slices.BinarySearch(still, seq); !gone {
+				continue
+			}
+			if out.Missing++; len(out.MissingNumbers) < auditNamed {
+				out.MissingNumbers = append(out.MissingNumbers, seq)
+			}
+		}
+	}
+	tally, err := a.store.Count(ctx, a.cfg.Node, from, to)
+	if err != nil {
+		return fmt.Errorf("audit: %w", forOperators(fromStore(err)))
+	}
+	out.Accepted += to - from + 1
+	out.Stored += tally.Stored
+	out.Final += tally.Final
+	return nil
+}
+
+type firstSince interface {
+	FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error)
+}

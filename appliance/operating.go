@@ -1,0 +1,241 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"forebay/httpapi"
+	"forebay/httpapi/admin"
+	"forebay/raftstate"
+	"forebay/raftstate/account"
+	"forebay/wal/message"
+)
+
+func (a *Appliance) buildAdmin() (err error) {
+	a.admin, err = admin.New(admin.Config{
+		Accounts:  accountsAdapter{a.group},
+		Messages:  (*operatorMessages)(a),
+		Render:    func(r *message.Record) any { return httpapi.ViewOf(r) },
+		Audit:     a.audit,
+		Backup:    a.backup,
+		Drain:     a.Drain,
+		Status:    a.status,
+		Readiness: a.readiness,
+		Gatherer:  a.registry,
+		Token:     admin.NewToken(a.cfg.HTTP.AdminToken.Reveal()),
+		Logger:    a.logger.With("part", "admin"),
+
+		Registerer: a.registry,
+	})
+	return err
+}
+
+// readiness is unready only if a submission would be refused.
+func (a *Appliance) readiness() admin.Readiness {
+	r := admin.Readiness{Status: admin.Ready, Checks: map[string]admin.Check{}}
+	check := func(name, status, detail string) {
+		r.Checks[name] = admin.Check{Status: status, Detail: detail}
+		switch {
+		case status == "failed":
+			r.Status = admin.Unready
+		case status == "degraded" && r.Status == admin.Ready:
+			r.Status = admin.Degraded
+		}
+	}
+	switch {
+	case a.draining.Load():
+		check("wal", "failed", "the appliance is stopping")
+	case a.log.Err() != nil:
+		check("wal", "failed", "the log has failed; the process must restart and verify it")
+	case a.log.Backpressure():
+		check("wal", "degraded", "backpressure: the backlog is over buffer.backpressure_threshold")
+	default:
+		check("wal", "ok", "")
+	}
+	if a.log.Full() {
+		check("disk", "failed", "the disk limit is reached: see buffer.max_disk_bytes and buffer.min_free_disk_bytes")
+	} else {
+		check("disk", "ok", "")
+	}
+	if h := a.store.Health(); h.Up {
+		check("store", "ok", "")
+	} else {
+		check("store", "degraded", h.Detail)
+	}
+	switch s := a.group.Status(); {
+	case !s.Ready:
+		check("raft", "failed", "the accounts are not loaded yet")
+	case s.Leader == 0:
+		check("raft", "degraded", "no leader: accounts can't be changed")
+	default:
+		check("raft", "ok", "")
+	}
+	return r
+}
+
+// publicReadiness leaves out the words for operators.
+func (a *Appliance) publicReadiness(context.Context) httpapi.Readiness {
+	r := a.readiness()
+	public := httpapi.Readiness{Status: r.Status, Checks: map[string]any{}}
+	for name, c := range r.Checks {
+		public.Checks[name] = admin.Check{Status: c.Status}
+	}
+	return public
+}
+
+func (a *Appliance) status() admin.Status {
+	in, logStats, drain, health, group := a.api.Intake(), a.log.Stats(), a.pipeline.Stats(), a.store.Health(), a.group.Status()
+	s := admin.Status{Node: a.cfg.Node, Version: a.version, UptimeSeconds: time.Since(a.started).Seconds()}
+	s.Intake = admin.IntakeStatus{Rate: in.Rate, AcceptedTotal: in.AcceptedTotal, Refused: in.RefusedByCode, Latency: admin.Quantiles(in.Latency)}
+	s.Log = admin.LogStatus{
+		Backlog: map[string]uint64{}, OldestAgeSeconds: logStats.Oldest.Seconds(), DiskBytes: uint64(logStats.DiskBytes),
+		AppendLatency: a.quantiles("forebay_wal_append_duration_seconds"),
+	}
+	for lane, n := range logStats.Backlog {
+		s.Log.Backlog[message.Priority(lane).String()] = uint64(n)
+	}
+	s.Store = admin.StoreStatus{
+		Kind: health.Kind, Up: health.Up, Rate: drain.Rate, BatchSize: float64(drain.BatchSize),
+		Latency: a.quantiles("forebay_store_batch_duration_seconds"), DownSince: drain.DownSince, Detail: health.Detail,
+	}
+	s.Raft = admin.RaftStatus{Role: group.Role, Term: group.Term, Leader: group.Leader}
+	for _, m := range group.Members {
+		s.Raft.Members = append(s.Raft.Members, admin.RaftMember(m))
+	}
+	s.Config = admin.ConfigStatus{Version: 1, LoadedAt: a.started}
+	return s
+}
+
+// quantiles estimates from the histogram of that name, over the whole run.
+func (a *Appliance) quantiles(name string) (q admin.Quantiles) {
+	families, err := a.registry.Gather()
+	if err != nil {
+		return q
+	}
+	for _, f := range families {
+		if f.GetName() == name && len(f.GetMetric()) == 1 {
+			h := f.GetMetric()[0].GetHistogram()
+			return admin.Quantiles{P50: quantileOf(h, 0.5), P90: quantileOf(h, 0.9), P99: quantileOf(h, 0.99)}
+		}
+	}
+	return q
+}
+
+// accountsAdapter is the replicated state as the admin API sees it.
+type accountsAdapter struct{ group *raftstate.Group }
+
+func (g accountsAdapter) Accounts(context.Context) ([]admin.Account, error) {
+	views := g.group.Accounts()
+	list := make([]admin.Account, 0, len(views))
+	for _, v := range views {
+		list = append(list, accountView(v))
+	}
+	return list, nil
+}
+
+func (g accountsAdapter) Account(_ context.Context, id string) (admin.Account, error) {
+	v, err := g.group.Account(id)
+	return accountView(v), refuse(err)
+}
+
+func (g accountsAdapter) CreateAccount(ctx context.Context, body admin.CreateAccount) (admin.Account, error) {
+	v, err := g.group.CreateAccount(ctx, account.CreateAccount{ID: body.ID, Name: body.Name, Tier: body.Tier, CallbackURL: body.CallbackURL})
+	return accountView(v), refuse(err)
+}
+
+func (g accountsAdapter) PatchAccount(ctx context.Context, id string, body admin.PatchAccount) (admin.Account, error) {
+	v, err := g.group.UpdateAccount(ctx, account.UpdateAccount{ID: id, Name: body.Name, Tier: body.Tier, CallbackURL: body.CallbackURL, Suspended: body.Suspended})
+	return accountView(v), refuse(err)
+}
+
+func (g accountsAdapter) DeleteAccount(ctx context.Context, id string) error {
+	return refuse(g.group.DeleteAccount(ctx, id))
+}
+
+func (g accountsAdapter) Keys(_ context.Context, owner string) ([]admin.Key, error) {
+	keys, err := g.group.Keys(owner)
+	list := make([]admin.Key, 0, len(keys))
+	for _, k := range keys {
+		list = append(list, keyView(k))
+	}
+	return list, refuse(err)
+}
+
+func (g accountsAdapter) CreateKey(ctx context.Context, owner string, body admin.CreateKey) (admin.CreatedKey, error) {
+	k, text, err := g.group.CreateKey(ctx, owner, body.Label, body.Test)
+	return admin.CreatedKey{Key: keyView(k), Secret: text}, refuse(err)
+}
+
+func (g accountsAdapter) RevokeKey(ctx context.Context, owner, id string) (admin.Key, error) {
+	k, err := g.group.RevokeKey(ctx, owner, id)
+	return keyView(k), refuse(err)
+}
+
+func accountView(v raftstate.AccountView) admin.Account {
+	return admin.Account{ID: v.ID, Name: v.Name, Tier: v.Tier, CallbackURL: v.CallbackURL, Suspended: v.Suspended, CreatedAt: v.CreatedAt, Keys: v.Keys}
+}
+
+func keyView(k account.Key) admin.Key {
+	return admin.Key{ID: k.ID, Account: k.Account, Label: k.Label, Test: k.Test, CreatedAt: k.CreatedAt, RevokedAt: k.RevokedAt}
+}
+
+// refuse turns the state machine's refusals into answers.
+func refuse(err error) error {
+	var e *account.Error
+	if !errors.As(err, &e) {
+		switch {
+		case errors.Is(err, raftstate.ErrUnknownOutcome):
+			return admin.Refuse(admin.CodeUnknownOutcome, "it is not known whether the change was made; look, and repeat it if it was not")
+		case errors.Is(err, raftstate.ErrNotReady), errors.Is(err, raftstate.ErrClosed):
+			return admin.Refuse(admin.CodeUnavailable, "the replicated state is not ready")
+		}
+		return err
+	}
+	p := admin.Refuse(string(e.Code), e.Detail)
+	for _, f := range e.Fields {
+		p.Errors = append(p.Errors, admin.FieldProblem{Pointer: "#/" + f.Field, Detail: f.Detail})
+	}
+	return p
+}
+
+// operatorMessages is messages as operators see them: of every account.
+type operatorMessages Appliance
+
+func (m *operatorMessages) Get(ctx context.Context, id message.ID) (message.Record, error) {
+	r, err := (*messages)(m).Get(ctx, "", id)
+	return r, forOperators(err)
+}
+
+func (m *operatorMessages) List(ctx context.Context, q message.Query) (message.Page, error) {
+	page, err := (*messages)(m).List(ctx, q)
+	return page, forOperators(err)
+}
+
+func forOperators(err error) error {
+	switch {
+	case errors.Is(err, httpapi.ErrNotFound):
+		return admin.ErrNotFound
+	case errors.Is(err, httpapi.ErrUnavailable):
+		return fmt.Errorf("%w: %w", admin.Refuse(admin.CodeUnavailable, "the store does not answer now"), err)
+	}
+	return err
+}
+
+// quantileOf estimates a quantile of a classic histogram, linearly within its
+// bucket.
+func quantileOf(h *dto.Histogram, q float64) float64 {
+	rank := q * float64(h.GetSampleCount())
+	var lower, before float64
+	for _, b := range h.GetBucket() {
+		if count := float64(b.GetCumulativeCount()); count >= rank && count > before {
+			return lower + (b.GetUpperBound()-lower)*(rank-before)/(count-before)
+		} else {
+			lower, before = b.GetUpperBound(), count
+		}
+	}
+	return lower
+}

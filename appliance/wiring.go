@@ -1,0 +1,264 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"forebay/appliance/config"
+	"forebay/httpapi"
+	"forebay/raftstate"
+	"forebay/raftstate/account"
+	"forebay/sink"
+	"forebay/sink/embedded"
+	"forebay/sink/postgres"
+	"forebay/wal"
+	"forebay/wal/message"
+)
+
+// This file is where the rooms meet: what builds each part from the
+// configuration, and the adapters between what one offers and another asks for.
+
+func (a *Appliance) openLog() (err error) {
+	b := a.cfg.Buffer
+	a.log, err = wal.Open(wal.Config{
+		Dir:            a.cfg.LogDir(),
+		Node:           a.cfg.Node,
+		Capacity:       b.Capacity,
+		Threshold:      b.BackpressureThreshold,
+		MaxDiskBytes:   int64(b.MaxDiskBytes),
+		MinFreeBytes:   int64(b.MinFreeDiskBytes),
+		IdempotencyTTL: b.IdempotencyTTL,
+		Logger:         a.logger.With("part", "log"),
+		Registerer:     a.registry,
+		Fatal:          a.die,
+	})
+	return err
+}
+
+func (a *Appliance) openGroup() (err error) {
+	a.group, err = raftstate.Open(raftstate.Config{
+		NodeID:     a.cfg.Node,
+		Dir:        a.path("raft"),
+		Plans:      plansOf(a.cfg.RateLimiting.Tiers),
+		Fatal:      a.die,
+		Logger:     a.logger.With("part", "raft"),
+		Registerer: a.registry,
+	})
+	return err
+}
+
+func (a *Appliance) openStore() (err error) {
+	d := a.cfg.Database
+	logger := a.logger.With("part", "store")
+	if url := d.URL.Reveal(); url != "" {
+		a.store, err = asStore(postgres.New(postgres.Config{
+			URL:               url,
+			MaxPoolSize:       d.MaxPoolSize,
+			MinPoolSize:       d.MinPoolSize,
+			ConnectionTimeout: d.ConnectionTimeout,
+			SlowQuery:         d.SlowQuery,
+			Retention:         d.Retention,
+			IdempotencyTTL:    a.cfg.Buffer.IdempotencyTTL,
+			Logger:            logger,
+			Registerer:        a.registry,
+		}))
+		return err
+	}
+	a.store, err = asStore(embedded.Open(embedded.Config{
+		Dir:       a.path("store"),
+		Retention: max(d.Retention, a.cfg.Buffer.IdempotencyTTL),
+		ClaimTTL:  a.cfg.Buffer.IdempotencyTTL,
+		// Half of what makes the log refuse: the store may still take in what
+		// the log has when the log takes nothing more.
+		MinFreeBytes: max(uint64(a.cfg.Buffer.MinFreeDiskBytes)/2, 64<<20),
+		Logger:       logger,
+		Registerer:   a.registry,
+	}))
+	return err
+}
+
+// asStore keeps a nil *T from becoming a Store that is not nil.
+func asStore[S sink.Store](s S, err error) (sink.Store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func (a *Appliance) buildPipeline() (err error) {
+	a.pipeline, err = sink.NewPipeline(sink.Config{
+		Source:       a.log,
+		Store:        a.store,
+		BatchSize:    a.cfg.Buffer.BatchSize,
+		BatchTimeout: a.cfg.Buffer.BatchTimeout,
+		Grace:        a.cfg.HTTP.ShutdownTimeout / 4,
+		OnStored:     a.stored.stored,
+		Logger:       a.logger.With("part", "pipeline"),
+		Registerer:   a.registry,
+	})
+	return err
+}
+
+func (a *Appliance) buildAPI() (err error) {
+	limit, err := connectionLimit(a.cfg)
+	if err != nil {
+		return err
+	}
+	h := a.cfg.HTTP
+	a.api, err = httpapi.New(httpapi.Config{
+		MaxBodyBytes:   int(h.MaxBodyBytes),
+		MaxConnections: min(h.MaxConnections, limit),
+		ReadTimeout:    h.ReadTimeout,
+		IdleTimeout:    h.IdleTimeout,
+		DefaultTTL:     a.cfg.Delivery.DefaultTTL,
+		Channels:       []message.Channel{message.ChannelStore},
+		Log:            logAdapter{a.log},
+		Messages:       (*messages)(a),
+		Keys:           keysAdapter{a.group},
+		Ready:          a.publicReadiness,
+		Registerer:     a.registry,
+		Logger:         a.logger.With("part", "http"),
+	})
+	return err
+}
+
+// plansOf turns the configured tiers into the group's plans, by name.
+func plansOf(tiers map[string]config.Tier) []account.Plan {
+	plans := make([]account.Plan, 0, len(tiers))
+	for name, t := range tiers {
+		plans = append(plans, account.Plan{Name: name, RequestsPerMinute: t.RequestsPerMinute, Burst: t.Burst, Concurrent: t.Concurrent, Mode: t.Mode})
+	}
+	slices.SortFunc(plans, func(x, y account.Plan) int {
+		if x.Name < y.Name {
+			return -1
+		}
+		return 1
+	})
+	return plans
+}
+
+// logAdapter is the log as the public API sees it.
+type logAdapter struct{ log *wal.Log }
+
+func (l logAdapter) Append(ctx context.Context, m *message.Message) (httpapi.Receipt, error) {
+	r, err := l.log.Append(ctx, m)
+	if err != nil {
+		return httpapi.Receipt{}, refusal(err)
+	}
+	return httpapi.Receipt{ID: r.ID, Replayed: r.Replayed}, nil
+}
+
+func (l logAdapter) AppendBatch(ctx context.Context, ms []*message.Message, out []httpapi.Receipt) error {
+	receipts := make([]wal.Receipt, len(ms))
+	if err := l.log.AppendBatch(ctx, ms, receipts); err != nil {
+		return refusal(err)
+	}
+	for i, r := range receipts {
+		out[i] = httpapi.Receipt{ID: r.ID, Replayed: r.Replayed}
+		if r.Err != nil {
+			out[i].Err = refusal(r.Err)
+		}
+	}
+	return nil
+}
+
+// refusal turns the log's errors into those that the API knows how to answer.
+func refusal(err error) error {
+	for _, pair := range [...]struct{ from, to error }{
+		{wal.ErrFull, httpapi.ErrStorageFull},
+		{wal.ErrInProgress, httpapi.ErrInProgress},
+		{wal.ErrKeyMismatch, httpapi.ErrMismatch},
+		{wal.ErrTooLarge, httpapi.ErrTooLarge},
+		{wal.ErrClosed, httpapi.ErrDraining},
+	} {
+		if errors.Is(err, pair.from) {
+			return fmt.Errorf("%w: %w", pair.to, err)
+		}
+	}
+	return err
+}
+
+// keysAdapter is the replicated state as the public API sees it.
+type keysAdapter struct{ group *raftstate.Group }
+
+func (k keysAdapter) Authenticate(key string) (httpapi.Principal, error) {
+	p, err := k.group.Authenticate(key)
+	switch {
+	case errors.Is(err, raftstate.ErrUnknownKey):
+		return httpapi.Principal{}, httpapi.ErrUnauthenticated
+	case errors.Is(err, raftstate.ErrNotReady):
+		return httpapi.Principal{}, httpapi.ErrUnavailable
+	case err != nil:
+		return httpapi.Principal{}, err
+	}
+	return httpapi.Principal{Account: p.Account, Channels: channelsOf(p.Plan), Test: p.Test, Suspended: p.Suspended, CallbackURL: p.CallbackURL}, nil
+}
+
+func channelsOf(plan *account.Plan) (set httpapi.ChannelSet) {
+	if len(plan.Channels) == 0 {
+		return ^set
+	}
+	for _, c := range message.Channels {
+		if plan.Allows(c.String()) {
+			set |= httpapi.ChannelsOf(c)
+		}
+	}
+	return set
+}
+
+// messages answers questions about messages wherever they are: first the log,
+// then the store. In this order, for a message leaves the log only after it is
+// in the store.
+type messages Appliance
+
+func (m *messages) Get(ctx context.Context, owner string, id message.ID) (message.Record, error) {
+	if id.Node() == m.cfg.Node {
+		entry, err := m.log.Lookup(id)
+		if err == nil {
+			return ownedBy(owner, entry)
+		}
+		if !errors.Is(err, wal.ErrNotFound) {
+			return message.Record{}, err
+		}
+	}
+	r, err := m.store.Get(ctx, owner, id)
+	return r, fromStore(err)
+}
+
+func ownedBy(owner string, entry message.Entry) (message.Record, error) {
+	r, err := entry.Record()
+	if err == nil && owner != "" && r.Account != owner {
+		return message.Record{}, httpapi.ErrNotFound
+	}
+	return r, err
+}
+
+func (m *messages) List(ctx context.Context, q message.Query) (message.Page, error) {
+	page, err := m.store.List(ctx, q)
+	return page, fromStore(err)
+}
+
+func (m *messages) Wait(ctx context.Context, id message.ID) (message.State, error) {
+	return m.stored.wait(ctx, id, func() (message.State, bool) {
+		if _, err := m.log.Lookup(id); !errors.Is(err, wal.ErrNotFound) {
+			return message.State{}, false
+		}
+		r, err := m.store.Get(ctx, "", id)
+		return r.State, err == nil
+	})
+}
+
+func fromStore(err error) error {
+	var down *sink.Down
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sink.ErrNotFound):
+		return httpapi.ErrNotFound
+	case errors.As(err, &down):
+		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
+	}
+	return err
+}
