@@ -3,6 +3,7 @@ package raftstate
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -100,7 +101,8 @@ func (g *Group) Load(ctx context.Context, r io.Reader) error {
 // Snapshot writes a snapshot to the directory now, so that the next start has
 // less of the log to apply.
 func (g *Group) Snapshot(ctx context.Context) error {
-	if err := g.await(ctx, func() error { return g.raft.Snapshot().Error() }); err != nil {
+	err := g.await(ctx, func() error { return g.raft.Snapshot().Error() })
+	if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return fmt.Errorf("snapshot raft state: %w", err)
 	}
 	return nil

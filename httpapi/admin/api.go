@@ -201,10 +201,11 @@ type Problem struct {
 	Errors   []FieldProblem `json:"errors,omitzero"`
 }
 
-// FieldProblem names one part of a body that breaks its rule.
+// FieldProblem names one part of a request that breaks its rule.
 type FieldProblem struct {
-	Pointer string `json:"pointer"` // RFC 6901, as "#/tier"
-	Detail  string `json:"detail"`
+	Pointer   string `json:"pointer,omitzero"`   // of the body (RFC 6901), as "#/tier"
+	Parameter string `json:"parameter,omitzero"` // of the query
+	Detail    string `json:"detail"`
 }
 
 // Error says in one line what was refused and why.
@@ -218,7 +219,7 @@ func (p *Problem) Error() string {
 		if i == 0 {
 			sep = ": "
 		}
-		fmt.Fprintf(&b, "%s%s %s", sep, strings.TrimPrefix(f.Pointer, "#/"), f.Detail)
+		fmt.Fprintf(&b, "%s%s%s %s", sep, strings.TrimPrefix(f.Pointer, "#/"), f.Parameter, f.Detail)
 	}
 	fmt.Fprintf(&b, " (%s)", p.Code)
 	return b.String()

@@ -1,0 +1,159 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/julienschmidt/httprouter"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"forebay/wal/message"
+)
+
+// Accounts holds the accounts and their keys. What a caller did wrong comes back
+// as a *Problem (see Refuse).
+type Accounts interface {
+	Accounts(ctx context.Context) ([]Account, error)
+	Account(ctx context.Context, id string) (Account, error)
+	CreateAccount(ctx context.Context, body CreateAccount) (Account, error)
+	PatchAccount(ctx context.Context, id string, body PatchAccount) (Account, error)
+	DeleteAccount(ctx context.Context, id string) error
+	Keys(ctx context.Context, account string) ([]Key, error)
+	CreateKey(ctx context.Context, account string, body CreateKey) (CreatedKey, error)
+	// RevokeKey revokes a key; account empty: whoever's it is.
+	RevokeKey(ctx context.Context, account, id string) (Key, error)
+}
+
+// Messages finds messages of every account, in the log and in the store.
+type Messages interface {
+	Get(ctx context.Context, id message.ID) (message.Record, error) // ErrNotFound
+	List(ctx context.Context, q message.Query) (message.Page, error)
+}
+
+// Config says what a Handler serves. All but Token, Logger and Registerer must
+// be set.
+type Config struct {
+	Accounts Accounts
+	Messages Messages
+	// Render gives the form in which a message is shown: httpapi.ViewOf.
+	Render func(*message.Record) any
+	// Audit counts what became of the messages accepted since then; zero: all.
+	Audit func(ctx context.Context, since time.Time) (Audit, error)
+	// Backup writes a backup; after an error what was written is cut off so
+	// that its reader sees that it is not whole.
+	Backup func(ctx context.Context, w io.Writer) error
+	// Drain starts the graceful stop. It does not wait for it.
+	Drain     func()
+	Status    func() Status
+	Readiness func() Readiness
+	Gatherer  prometheus.Gatherer // for /metrics
+
+	Token      Token                 // zero: /admin/v1 is closed over TCP
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // of the metrics of /metrics itself; nil: not registered
+}
+
+// Validate names everything that is missing.
+func (c Config) Validate() error {
+	var errs []error
+	for _, need := range []struct {
+		name    string
+		missing bool
+	}{
+		{"accounts", c.Accounts == nil}, {"messages", c.Messages == nil}, {"render", c.Render == nil},
+		{"audit", c.Audit == nil}, {"backup", c.Backup == nil}, {"drain", c.Drain == nil},
+		{"status", c.Status == nil}, {"readiness", c.Readiness == nil}, {"gatherer", c.Gatherer == nil},
+	} {
+		if need.missing {
+			errs = append(errs, errors.New("admin: "+need.name+" must be set"))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Handler serves the operator's side. Socket and Ops are its two faces.
+type Handler struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics http.Handler
+	grace   time.Duration // for requests in flight when serving ends, twice
+}
+
+// New returns a Handler.
+func New(cfg Config) (*Handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &Handler{cfg: cfg, log: cfg.Logger, grace: shutdownGrace}
+	h.metrics = h.metricsHandler()
+	return h, nil
+}
+
+// Socket returns the handler of the admin socket: /admin/v1 for whoever the
+// connection's context names (see WithActor), and health.
+func (h *Handler) Socket() http.Handler {
+	r := h.router()
+	h.adminRoutes(r, peerOnly)
+	h.healthRoutes(r, true)
+	return r
+}
+
+// Ops returns the handler of the ops listener. loopback says whether only this
+// machine can reach it; otherwise everything but health asks for the token.
+func (h *Handler) Ops(loopback bool) http.Handler {
+	r := h.router()
+	h.adminRoutes(r, h.tokenOnly)
+	h.healthRoutes(r, loopback)
+	h.statusRoutes(r)
+	if loopback {
+		return r
+	}
+	return h.closed(r)
+}
+
+func (h *Handler) router() *httprouter.Router {
+	r := httprouter.New()
+	// What is not spelled as a route is not one: no redirects to a near miss.
+	r.RedirectTrailingSlash, r.RedirectFixedPath, r.HandleOPTIONS = false, false, false
+	r.NotFound = h.serve("", nil, func(*exchange) error {
+		return Refuse(CodeNotFound, "there is nothing at this path")
+	})
+	r.MethodNotAllowed = h.serve("", nil, func(*exchange) error {
+		return Refuse(CodeMethodNotAllowed, "this path does not know the method")
+	})
+	return r
+}
+
+// adminRoutes is the route table of /admin/v1.
+func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
+	for _, route := range []struct {
+		method, path string
+		serve        func(*exchange) error
+	}{
+		{http.MethodGet, "/accounts", h.listAccounts},
+		{http.MethodPost, "/accounts", h.createAccount},
+		{http.MethodGet, "/accounts/:account", h.showAccount},
+		{http.MethodPatch, "/accounts/:account", h.patchAccount},
+		{http.MethodDelete, "/accounts/:account", h.deleteAccount},
+		{http.MethodGet, "/accounts/:account/keys", h.listKeys},
+		{http.MethodPost, "/accounts/:account/keys", h.createKey},
+		{http.MethodDelete, "/accounts/:account/keys/:key", h.revokeKey},
+		{http.MethodDelete, "/keys/:key", h.revokeKey},
+		{http.MethodGet, "/messages", h.listMessages},
+		{http.MethodGet, "/messages/:message", h.showMessage},
+		{http.MethodGet, "/audit", h.audit},
+		{http.MethodGet, "/status", h.status},
+		{http.MethodGet, "/backup", h.backup},
+		{http.MethodPost, "/drain", h.drain},
+	} {
+		path := "/admin/v1" + route.path
+		r.Handler(route.method, path, h.serve(route.method+" "+path, who, route.serve))
+	}
+}
