@@ -83,6 +83,10 @@ func (l *Log) AppendBatch(ctx context.Context, ms []*message.Message, out []Rece
 	return err
 }
 
+// maxKey bounds account and idempotency key together: MaxRecord leaves room for
+// them in a transaction.
+const maxKey = 2048
+
 // prepare encodes the message into o. It returns write = false with an answer
 // that needs no write: a replay or an error. When it returns true the key, if
 // there is one, is held until the writer has committed or refused it.
@@ -101,7 +105,9 @@ func (l *Log) prepare(o *op, m *message.Message) (answer Receipt, write bool, er
 	if m.IdempotencyKey == "" {
 		return answer, true, nil
 	}
-	o.key = idempotencyKey(nil, m.Account, m.IdempotencyKey)
+	if o.key = idempotencyKey(nil, m.Account, m.IdempotencyKey); len(o.key) > maxKey {
+		return answer, false, fmt.Errorf("%w: an idempotency key of %d bytes", ErrTooLarge, len(m.IdempotencyKey))
+	}
 	o.fingerprint = m.Fingerprint
 	if !l.keys.hold(o.key) {
 		o.key = nil

@@ -136,7 +136,7 @@ func loadBackup(r io.Reader, dir string) (err error) {
 	if err := os.MkdirAll(dbDir(dir), 0o700); err != nil {
 		return err
 	}
-	w := &watch{logger: slog.New(slog.DiscardHandler)}
+	w := newWatch(slog.New(slog.DiscardHandler))
 	db, err := openBadger(cfg, cfg.MemTable, w)
 	if err != nil {
 		return err

@@ -41,16 +41,18 @@ type watch struct {
 	logger      *slog.Logger
 	failure     atomic.Pointer[error]
 	compactions atomic.Uint64
-	onFailure   func()
+	kick        chan struct{} // wakes the upkeep goroutine; capacity 1
+}
+
+func newWatch(logger *slog.Logger) *watch {
+	return &watch{logger: logger, kick: make(chan struct{}, 1)}
 }
 
 func (w *watch) Errorf(format string, args ...any) {
 	err := fmt.Errorf("badger: %s", strings.TrimSpace(fmt.Sprintf(format, args...)))
 	if w.failure.CompareAndSwap(nil, &err) {
 		w.logger.Error("the log's database reported an error", "err", err)
-		if w.onFailure != nil {
-			w.onFailure()
-		}
+		signal(w.kick)
 	}
 }
 

@@ -47,10 +47,13 @@ type Config struct {
 
 	// Fatal is called once, from a goroutine of the log, when a write or a
 	// sync has failed or records are gone. The process must end: see the
-	// package comment. Default: nothing; every call returns ErrFailed.
+	// package comment. It must not wait for the log: Close would wait for it.
+	// Default: nothing; every call returns ErrFailed.
 	Fatal func(error)
 
 	commit func(*badger.Txn) error // tests make it fail
+	now    func() time.Time        // tests move it
+	unsafe bool                    // the control run: no sync, so that a power cut must lose messages
 }
 
 func (c Config) withDefaults() Config {
@@ -70,6 +73,9 @@ func (c Config) withDefaults() Config {
 	if c.commit == nil {
 		c.commit = (*badger.Txn).Commit
 	}
+	if c.now == nil {
+		c.now = time.Now
+	}
 	return c
 }
 
@@ -88,6 +94,10 @@ func reserve(memTable int64) int64 { return 8 * memTable }
 func MaxRecord(memTable int64) int {
 	return int(min(maxTxnShare(memTable), 1<<20)) - recordHead - chunkSeqs/8 - 4096
 }
+
+// MaxState is the largest encoded state that Progress and Park take, in bytes:
+// record and state must fit one transaction together.
+func MaxState(memTable int64) int { return int(min(maxTxnShare(memTable)/16, 1<<16)) }
 
 // Validate names what is wrong with the configuration.
 func (c Config) Validate() error {
@@ -132,9 +142,11 @@ type Log struct {
 	free     atomic.Int64
 	written  atomic.Int64 // bytes committed since disk and free were measured
 	failure  atomic.Pointer[error]
-	kick     chan struct{} // wakes the upkeep goroutine
 	stop     context.CancelCauseFunc
 	done     sync.WaitGroup
+
+	closing  sync.Once
+	closeErr error
 }
 
 // clock is the log's time: wall time at Open, advanced by the monotonic clock.
@@ -142,15 +154,16 @@ type Log struct {
 type clock struct {
 	base  uint64 // Unix ms
 	since time.Time
+	time  func() time.Time
 }
 
-func (c clock) now() uint64 { return c.base + uint64(time.Since(c.since).Milliseconds()) }
+func (c clock) now() uint64 { return c.base + uint64(max(c.time().Sub(c.since).Milliseconds(), 0)) }
 
 // start takes what Open recovered and starts the log's goroutines.
 func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
-	l := &Log{cfg: cfg, db: db, watch: w, kick: make(chan struct{}, 1)}
-	now := time.Now()
-	l.clock = clock{base: max(uint64(now.UnixMilli()), rec.head.id.Millis()), since: now}
+	l := &Log{cfg: cfg, db: db, watch: w}
+	now := cfg.now()
+	l.clock = clock{base: max(uint64(now.UnixMilli()), rec.head.id.Millis()), since: now, time: cfg.now}
 	l.inbox.wake = make(chan struct{}, 1)
 	l.keys.held = map[string]struct{}{}
 	l.requests.New = func() any { return &request{done: make(chan struct{}, 1), ops: make([]op, 0, 1)} }
@@ -160,9 +173,9 @@ func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
 	l.metrics = newMetrics(cfg.Registerer, l)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	l.stop = cancel
-	w.onFailure = func() { l.wakeUpkeep() }
 	l.done.Go(func() { l.write(ctx) })
 	l.done.Go(func() { l.upkeep(ctx) })
+	l.done.Go(func() { l.reclaimLoop(ctx) })
 	l.done.Go(func() { l.unparkDue(ctx) })
 	return l
 }
@@ -207,8 +220,18 @@ func (l *Log) Spill(on bool) { l.spill.Store(on) }
 func (l *Log) Full() bool { return l.full.Load() }
 
 // Close ends the log: what was appended before is committed and answered, later
-// calls return ErrClosed. It waits for every reader and goroutine.
+// calls return ErrClosed. It waits for every reader, a Backup among them, and
+// every goroutine. Closing twice is harmless.
 func (l *Log) Close() error {
+	l.closing.Do(func() { l.closeErr = l.close() })
+	return l.closeErr
+}
+
+// failedClose is how long Badger may try to write what a failed disk refuses:
+// it would do so for ever.
+const failedClose = 5 * time.Second
+
+func (l *Log) close() error {
 	l.inbox.close()
 	l.window.close()
 	l.stop(ErrClosed)
@@ -217,25 +240,44 @@ func (l *Log) Close() error {
 	db := l.db
 	l.db = nil
 	l.use.Unlock()
-	if db == nil {
-		return nil
-	}
 	l.metrics.unregister()
 	if err := l.Err(); err != nil {
 		// After a failed write nothing may be synced and called good. Badger
-		// has no way to let go without flushing, so its files are left to the
-		// end of the process; a Close that succeeds changes no verdict.
-		_ = db.Close()
+		// has no way to let go without flushing; that it succeeds changes no
+		// verdict.
+		_ = l.closeDatabase(db)
 		return err
 	}
 	mark := l.writer.tide()
-	if err := db.Close(); err != nil {
-		return fmt.Errorf("close the log's database: %w", err)
-	}
-	if err := l.watch.err(); err != nil {
+	mark.Lowest = l.window.lowest(mark.ID)
+	if err := l.closeDatabase(db); err != nil {
 		return fmt.Errorf("close the log's database: %w", err)
 	}
 	return writeTide(l.cfg.Dir, mark)
+}
+
+// closeDatabase closes Badger. Where the disk refuses its last flush, Badger
+// tries again for ever: its goroutine is then left to the end of the process,
+// which a failed log is near.
+func (l *Log) closeDatabase(db *badger.DB) error {
+	closed := make(chan error, 1)
+	go func() { closed <- db.Close() }()
+	var giveUp <-chan time.Time
+	if l.watch.err() != nil {
+		giveUp = time.After(failedClose)
+	}
+	for {
+		select {
+		case err := <-closed:
+			return errors.Join(err, l.watch.err())
+		case <-l.watch.kick: // Badger complains; upkeep, which listened, has ended
+			if l.watch.err() != nil && giveUp == nil {
+				giveUp = time.After(failedClose)
+			}
+		case <-giveUp:
+			return l.watch.err()
+		}
+	}
 }
 
 // newRandom is the source of the IDs' random bits.

@@ -156,7 +156,7 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &watch{logger: cfg.Logger}
+	w := newWatch(cfg.Logger)
 	found := &findings{each: func(f Finding) { cfg.Logger.Warn("the log: " + f.String()) }}
 	if err := inspectFiles(cfg.Dir, found, true); err != nil {
 		return nil, err

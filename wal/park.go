@@ -19,7 +19,8 @@ const (
 )
 
 // Complete forgets messages whose final status is in the store. Entries must
-// have come from Next. Completing one twice is harmless.
+// have come from Next, with the Progress last recorded for them, if any was.
+// Completing one twice is harmless.
 func (l *Log) Complete(ctx context.Context, entries []message.Entry) error {
 	return l.change(ctx, entries, func(o *op, e message.Entry) {
 		o.kind, o.hasProgress = opComplete, e.Progress != nil
@@ -27,7 +28,7 @@ func (l *Log) Complete(ctx context.Context, entries []message.Entry) error {
 }
 
 // Progress records how far delivery got: each entry's Progress, durable when it
-// returns. The messages stay with the caller.
+// returns. The messages stay with the caller. ErrTooLarge: see MaxState.
 func (l *Log) Progress(ctx context.Context, entries []message.Entry) error {
 	return l.change(ctx, entries, func(o *op, e message.Entry) {
 		o.kind, o.state = opProgress, e.Progress
@@ -36,6 +37,7 @@ func (l *Log) Progress(ctx context.Context, entries []message.Entry) error {
 
 // Park puts messages that were handed out back on disk until due, with their
 // Progress. They take no memory meanwhile, and come back through Next.
+// ErrTooLarge: see MaxState.
 func (l *Log) Park(ctx context.Context, due time.Time, entries []message.Entry) error {
 	at := uint64(max(due.UnixMilli(), 1))
 	return l.change(ctx, entries, func(o *op, e message.Entry) {
@@ -53,6 +55,9 @@ func (l *Log) change(ctx context.Context, entries []message.Entry, set func(*op,
 		o := &r.ops[i]
 		o.id, o.seq, o.lane, o.size = e.ID, e.Seq, e.ID.Lane(), recordHead+len(e.Payload)
 		set(o, e)
+		if len(o.state) > MaxState(l.cfg.MemTable) || len(o.record) > MaxRecord(l.cfg.MemTable) {
+			return fmt.Errorf("%w: message %s has %d bytes and a state of %d", ErrTooLarge, e.ID, len(e.Payload), len(o.state))
+		}
 	}
 	if r.ops[0].kind != opComplete {
 		l.progress.Store(true)
@@ -202,6 +207,8 @@ func (l *Log) readDue(now uint64) (*request, error) {
 			return nil, err
 		}
 		if _, o.state, err = readProgress(txn, id); err != nil {
+			err = fmt.Errorf("read progress of parked message %s: %w", id, err)
+			l.fail(err)
 			return nil, err
 		}
 		o.size = len(o.record)
@@ -222,6 +229,10 @@ func (w *window) expect(ops []op) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range ops {
-		w.lanes[ops[i].lane].early[ops[i].id] = false
+		l := &w.lanes[ops[i].lane]
+		if l.early[ops[i].id] {
+			l.ahead-- // it comes back once more
+		}
+		l.early[ops[i].id] = false
 	}
 }

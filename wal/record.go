@@ -145,6 +145,14 @@ func openRecord(value []byte, id message.ID) (seq uint64, payload []byte, err er
 	return binary.BigEndian.Uint64(body), body[8:], nil
 }
 
+// recordSeq is the number of a record whose sum is not checked; 0: none.
+func recordSeq(value []byte) uint64 {
+	if len(value) < recordHead {
+		return 0
+	}
+	return binary.BigEndian.Uint64(value[sealSize:])
+}
+
 // progress is the value under p: the time it is parked until (Unix ms, 0: it is
 // not) and the encoded state.
 func newProgress(key []byte, due uint64, state []byte) []byte {

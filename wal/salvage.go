@@ -133,7 +133,7 @@ func (w *wreck) rebuild(dir string, mark tide, s *Summary) (err error) {
 	if err := os.MkdirAll(dbDir(dir), 0o700); err != nil {
 		return err
 	}
-	watch := &watch{logger: slog.New(slog.DiscardHandler)}
+	watch := newWatch(slog.New(slog.DiscardHandler))
 	db, err := openBadger(cfg, cfg.MemTable, watch)
 	if err != nil {
 		return err

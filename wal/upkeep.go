@@ -15,14 +15,15 @@ const (
 	measureEvery = 250 * time.Millisecond
 	sweepEvery   = time.Second
 	sweepKeys    = 20_000 // idempotency keys looked at in one sweep
-	sweepBatch   = 1000
 
 	// A scrub reads every live key; after one it rests a hundred times as long
 	// as it took, so that it costs a hundredth of a core at most.
 	scrubRest  = 100
 	scrubFirst = 10 * time.Second
 
-	// Space is given back when the log holds so many times the live bytes.
+	// Space is given back when the log holds so many times the live bytes, and
+	// has doubled since the last time: idempotency keys count as dead here and
+	// are not.
 	reclaimFactor = 4
 	reclaimSlack  = 16 // memtables' worth of dead bytes that are never worth it
 	reclaimEvery  = 10 * time.Second
@@ -45,24 +46,23 @@ func (l *Log) upkeep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		case <-l.kick:
+		case <-l.watch.kick:
 		}
 	}
 }
 
-func (l *Log) wakeUpkeep() { signal(l.kick) }
+func (l *Log) wakeUpkeep() { signal(l.watch.kick) }
 
 // duties is what the upkeep goroutine remembers.
 type duties struct {
 	guard     diskGuard
-	written   uint64 // marked in the tide
+	marked    [2]uint64 // in the tide: last number, and how many were complete
 	tideAt    time.Time
 	sweepAt   time.Time
 	sweepFrom []byte
 	scrubAt   time.Time
 	scrubbed  time.Time
 	seen      uint64 // compactions before the last scrub
-	reclaimAt time.Time
 }
 
 func (l *Log) perform(ctx context.Context, d *duties, now time.Time) {
@@ -74,17 +74,16 @@ func (l *Log) perform(ctx context.Context, d *duties, now time.Time) {
 	report("measure the disk", l.measure(&d.guard))
 	if now.Sub(d.tideAt) >= tideEvery {
 		d.tideAt = now
-		report("write the tide mark", l.markTide(&d.written))
+		report("write the tide mark", l.markTide(&d.marked))
 	}
 	if now.Sub(d.sweepAt) >= sweepEvery {
 		d.sweepAt = now
-		report("sweep idempotency keys", l.sweep(ctx, &d.sweepFrom))
+		forgotten, err := l.sweep(ctx, &d.sweepFrom)
+		if report("sweep idempotency keys", err); forgotten > sweepKeys/2 {
+			d.sweepAt = time.Time{} // there are more where these were
+		}
 	}
 	l.scrubIfDue(ctx, d, now, report)
-	if now.Sub(d.reclaimAt) >= reclaimEvery {
-		d.reclaimAt = now
-		report("reclaim disk space", l.reclaim())
-	}
 }
 
 // measure looks at the disk and opens or shuts the door for appends.
@@ -136,23 +135,24 @@ func (l *Log) wroteBytes(n int64) {
 	}
 }
 
-// markTide writes the tide mark if the log has risen.
-func (l *Log) markTide(written *uint64) error {
+// markTide writes the tide mark if the log has risen, or its foot has moved.
+func (l *Log) markTide(marked *[2]uint64) error {
 	t := l.writer.tide()
-	if t.Seq == *written {
+	at := [2]uint64{t.Seq, l.writer.tally().completed}
+	if at == *marked {
 		return nil
 	}
 	t.Lowest = l.window.lowest(t.ID)
 	if err := writeTide(l.cfg.Dir, t); err != nil {
 		return err
 	}
-	*written = t.Seq
+	*marked = at
 	return nil
 }
 
 // sweep forgets idempotency keys that have expired, a bounded number at a time,
-// going round.
-func (l *Log) sweep(ctx context.Context, from *[]byte) error {
+// going round, and returns how many it asked the writer to forget.
+func (l *Log) sweep(ctx context.Context, from *[]byte) (int, error) {
 	r := &request{done: make(chan struct{}, 1)}
 	err := func() error {
 		db, err := l.acquire()
@@ -169,14 +169,13 @@ func (l *Log) sweep(ctx context.Context, from *[]byte) error {
 			*from = []byte{prefixKey}
 		}
 		looked := 0
-		for it.Seek(*from); it.Valid() && looked < sweepKeys && len(r.ops) < sweepBatch; it.Next() {
+		for it.Seek(*from); it.Valid() && looked < sweepKeys; it.Next() {
 			looked++
 			key := it.Item().KeyCopy(nil)
-			*from = key
 			err := it.Item().Value(func(v []byte) error {
 				c, err := openClaim(v, key)
 				if err == nil && c.expiry <= now {
-					r.ops = append(r.ops, op{kind: opForget, key: key})
+					r.ops = append(r.ops, op{kind: opForget, key: key, id: c.id})
 				}
 				return err
 			})
@@ -192,12 +191,13 @@ func (l *Log) sweep(ctx context.Context, from *[]byte) error {
 		return nil
 	}()
 	if err != nil || len(r.ops) == 0 {
-		return err
+		return 0, err
 	}
+	n := len(r.ops)
 	if err := l.submit(ctx, r); err != nil {
-		return err
+		return 0, err
 	}
-	return r.err
+	return n, r.err
 }
 
 // scrubIfDue counts the live keys after compactions, and now and then anyway.
@@ -212,65 +212,111 @@ func (l *Log) scrubIfDue(ctx context.Context, d *duties, now time.Time, report f
 	d.scrubAt = time.Now().Add(max(scrubFirst, scrubRest*took))
 }
 
-// scrub compares the live keys with the writer's own count at one commit. If
-// records are gone, the log has failed.
+// scrub holds the records on disk against the ledger, both as of one commit. If
+// any are gone, the log has failed. It does not check their sums: whoever reads
+// a record does.
 func (l *Log) scrub(ctx context.Context) error {
-	// An empty request: the writer answers between two commits, with a
-	// snapshot and the count that belongs to it.
-	snapshot := make(chan *badger.Txn, 1)
-	var want int64
-	r := &request{done: make(chan struct{}, 1), between: func() {
-		snapshot <- l.db.NewTransaction(false)
-		want = l.writer.tally().live
-	}}
 	if _, err := l.acquire(); err != nil {
 		return err
 	}
 	defer l.release()
+	type moment struct {
+		txn    *badger.Txn
+		ledger *ledger
+	}
+	at := make(chan moment, 1)
+	r := &request{done: make(chan struct{}, 1), between: func() {
+		at <- moment{l.db.NewTransaction(false), l.writer.ledger.clone()}
+	}}
 	if err := l.submit(ctx, r); err != nil {
-		return err
+		return err // the log is closing
 	}
 	if r.err != nil {
 		return r.err
 	}
-	txn := <-snapshot
-	defer txn.Discard()
-	var have int64
-	for _, prefix := range []byte{prefixMessage, prefixParked} {
-		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefix}})
-		for it.Rewind(); it.Valid(); it.Next() {
-			if have++; have%4096 == 0 && ctx.Err() != nil {
-				it.Close()
-				return context.Cause(ctx)
-			}
-		}
-		it.Close()
+	m := <-at
+	defer m.txn.Discard()
+	there, err := takeCensus(ctx, m.txn)
+	if err != nil {
+		return err
 	}
 	l.metrics.scrubs.Inc()
-	if have < want {
-		err := fmt.Errorf("%w: %d records are on disk, %d were written: %d are gone", errDamaged, have, want, want-have)
+	var gone []uint64
+	m.ledger.compare(there, func(seq uint64) { gone = append(gone, seq) }, func(uint64) {})
+	if len(gone) > 0 {
+		err := fmt.Errorf("%w: %d accepted messages are gone from the disk, numbers %d to %d", errDamaged, len(gone), gone[0], gone[len(gone)-1])
 		l.fail(err)
 		return err
 	}
 	return nil
 }
 
+// takeCensus notes the number of every record.
+func takeCensus(ctx context.Context, txn *badger.Txn) (*census, error) {
+	c, n := newCensus(), 0
+	for _, prefix := range []byte{prefixMessage, prefixParked} {
+		err := each(txn, []byte{prefix}, nil, func(_ *badger.Item, value []byte) error {
+			if n++; n%4096 == 0 && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if seq := recordSeq(value); seq != 0 {
+				c.add(seq)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// reclaimLoop is the goroutine that gives disk space back. It is not upkeep's:
+// a compaction of everything takes as long as it takes.
+func (l *Log) reclaimLoop(ctx context.Context) {
+	ticker := time.NewTicker(reclaimEvery)
+	defer ticker.Stop()
+	var after int64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if l.failure.Load() != nil {
+			continue
+		}
+		if err := l.reclaim(&after); err != nil && !errors.Is(err, ErrClosed) {
+			l.cfg.Logger.Error("the log's upkeep", "duty", "reclaim disk space", "err", err)
+		}
+	}
+}
+
 // reclaim compacts the whole tree when most of what it holds is dead: a queue
 // leaves its deleted records in levels that ordinary compaction seldom visits.
-func (l *Log) reclaim() error {
+// after is what was left the last time.
+func (l *Log) reclaim(after *int64) error {
 	db, err := l.acquire()
 	if err != nil {
 		return err
 	}
 	defer l.release()
-	lsm, _ := db.Size()
 	live := l.writer.tally().liveBytes
-	if lsm < reclaimFactor*live+reclaimSlack*l.cfg.MemTable {
+	if treeBytes(db) < max(reclaimFactor*live+reclaimSlack*l.cfg.MemTable, 2**after) {
 		return nil
 	}
 	l.metrics.reclaim.Inc()
 	if err := db.Flatten(1); err != nil {
 		return fmt.Errorf("compact the log: %w", err)
 	}
+	*after = treeBytes(db)
 	return nil
+}
+
+// treeBytes is the size of all tables, now: Badger's own figure is a minute old.
+func treeBytes(db *badger.DB) (n int64) {
+	for _, level := range db.Levels() {
+		n += level.Size
+	}
+	return n
 }

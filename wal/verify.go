@@ -71,7 +71,7 @@ func verifyCopy(dir string, mark tide, found *findings, s *Summary) (err error) 
 		return err
 	}
 	cfg := Config{Dir: tmp, Node: max(mark.Node, 1)}.withDefaults()
-	w := &watch{logger: slog.New(slog.DiscardHandler)}
+	w := newWatch(slog.New(slog.DiscardHandler))
 	db, err := openBadger(cfg, max(mark.MemTable, cfg.MemTable), w)
 	if err != nil {
 		found.add(Finding{Kind: FindFile, Where: "db", Text: err.Error()})

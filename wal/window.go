@@ -21,6 +21,9 @@ const (
 	// loadAtLeast records are read at once when a lane is read back from disk:
 	// fewer, and the seek is most of the cost.
 	loadAtLeast = 2048
+
+	// batchShare of WindowBytes is what one call of Next hands out at most.
+	batchShare = 4
 )
 
 // window hands records to the pipeline: from memory while they fit, and what
@@ -53,23 +56,28 @@ type lane struct {
 
 	// early are the IDs on their way back from parking. Their record is, or
 	// soon will be, under a message key again; where that lies after loaded,
-	// load would find and hand it out a second time. true: it is in returned.
+	// load would find and hand it out a second time. true: it came back, to
+	// returned, and ahead counts these.
 	early map[message.ID]bool
+	ahead int
 }
 
 func (l *lane) waiting() int { return l.returned.len() + l.ready.len() + l.onDisk }
 
-// oldest is when the lane's first message was accepted; 0: none waits.
-func (l *lane) oldest() uint64 {
+// oldest is about when the lane's first message was accepted; 0: none waits.
+func (l *lane) oldest() (ms uint64) {
 	switch {
 	case l.ready.len() > 0:
-		return l.ready.first().ID.Millis()
-	case l.onDisk > 0 && !l.loaded.IsZero():
-		return l.loaded.Millis() // not known before it is read; not older than this
+		ms = l.ready.first().ID.Millis()
 	case l.onDisk > 0:
-		return l.durable.Millis()
+		ms = l.loaded.Millis() // not known before it is read; not older than this
 	}
-	return 0
+	if l.returned.len() > 0 {
+		if back := l.returned.first().ID.Millis(); ms == 0 || back < ms {
+			ms = back
+		}
+	}
+	return ms
 }
 
 func (w *window) init(cfg Config, rec *recovered) {
@@ -109,16 +117,20 @@ func (w *window) committed(ops []*op, spill bool) {
 		case opAppend:
 			w.appended(o, spill)
 		case opUnpark:
-			seq, payload, err := openRecord(o.record, o.id)
-			if err != nil {
-				continue // found by unparkDue, which does not submit such a record
-			}
 			l := &w.lanes[o.lane]
+			seq, payload, err := openRecord(o.record, o.id)
+			if err != nil || o.stale { // readDue does not submit a damaged one
+				delete(l.early, o.id)
+				continue
+			}
 			l.returned.push(message.Entry{ID: o.id, Seq: seq, Payload: payload, Progress: o.state})
 			w.count++
 			w.bytes += int64(len(payload))
-			if l.early[o.id] = true; o.id.Compare(l.loaded) <= 0 {
+			if o.id.Compare(l.loaded) <= 0 {
 				delete(l.early, o.id)
+			} else {
+				l.early[o.id] = true
+				l.ahead++
 			}
 		case opComplete, opPark:
 			if size, ok := w.taken[o.id]; ok {
@@ -135,13 +147,29 @@ func (w *window) appended(o *op, spill bool) {
 	l.durable = o.id
 	size := int64(len(o.record))
 	if spill || w.tight || l.onDisk > 0 || w.count >= w.capacity || w.bytes+size > w.maxBytes {
-		l.onDisk++
+		if l.onDisk++; l.onDisk == 1 {
+			l.passed(before(o.id)) // all that came before is in memory
+		}
 		return
 	}
 	l.ready.push(message.Entry{ID: o.id, Seq: o.seq, Payload: o.record[recordHead:]})
-	l.loaded = o.id
+	l.passed(o.id)
 	w.count++
 	w.bytes += size
+}
+
+// passed moves loaded on, and forgets what it was waiting to pass.
+func (l *lane) passed(id message.ID) {
+	l.loaded = id
+	if l.ahead == 0 {
+		return // on the way of every append
+	}
+	for id, back := range l.early {
+		if back && id.Compare(l.loaded) <= 0 {
+			delete(l.early, id)
+			l.ahead--
+		}
+	}
 }
 
 // relief is the hysteresis of backpressure: it goes off an eighth below the
@@ -187,8 +215,9 @@ func (l *Log) Waiting() int { return l.window.waiting() }
 // Next hands out messages: it blocks until one waits, then for at most linger
 // until there are max, and returns what there is. Higher lanes go first and
 // within a lane the order is that of acceptance; but a lane whose oldest
-// message has waited 30 s gets a tenth of each batch. Each entry belongs to the
-// caller until Complete, Park, or the end of the process.
+// message has waited 30 s gets a tenth of each batch. A batch of large messages
+// ends at a quarter of Config.WindowBytes. Each entry belongs to the caller until
+// Complete, Park, or the end of the process.
 //
 // Errors: the cause of ctx, ErrClosed, or a failure to read the log.
 func (l *Log) Next(ctx context.Context, max int, linger time.Duration) ([]message.Entry, error) {
@@ -231,7 +260,7 @@ func (l *Log) collect(max int) ([]message.Entry, error) {
 	var out []message.Entry
 	for i, n := range w.shares(max, l.clock.now()) {
 		var err error
-		if out, err = l.takeFrom(message.Priority(i), n, out); err != nil {
+		if out, err = l.takeFrom(message.Priority(i), n, w.maxBytes/batchShare*int64(n)/int64(max), out); err != nil {
 			if len(out) > 0 { // they are taken: they must reach the caller
 				l.cfg.Logger.Error("can't read the log back", "lane", message.Priority(i).String(), "err", err)
 				return out, nil
@@ -263,12 +292,14 @@ func (w *window) shares(max int, now uint64) (share [message.Lanes]int) {
 	return share
 }
 
-func (l *Log) takeFrom(p message.Priority, n int, out []message.Entry) ([]message.Entry, error) {
+// takeFrom adds up to n records of the lane to out, and no more of them than
+// bytes allow, but one.
+func (l *Log) takeFrom(p message.Priority, n int, bytes int64, out []message.Entry) ([]message.Entry, error) {
 	w := &l.window
-	for n > 0 {
+	for n > 0 && bytes >= 0 {
 		before := len(out)
-		out = w.take(p, n, out)
-		if n -= len(out) - before; n == 0 {
+		out, bytes = w.take(p, n, bytes, out)
+		if n -= len(out) - before; n == 0 || bytes < 0 {
 			return out, nil
 		}
 		if loaded, err := l.load(p, n); err != nil || loaded == 0 {
@@ -278,12 +309,13 @@ func (l *Log) takeFrom(p message.Priority, n int, out []message.Entry) ([]messag
 	return out, nil
 }
 
-// take moves up to n records of the lane from memory to the caller.
-func (w *window) take(p message.Priority, n int, out []message.Entry) []message.Entry {
+// take moves up to n records of the lane from memory to the caller, until bytes
+// are used up, and returns what is left of them.
+func (w *window) take(p message.Priority, n int, bytes int64, out []message.Entry) ([]message.Entry, int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	l := &w.lanes[p]
-	for ; n > 0; n-- {
+	for ; n > 0 && bytes >= 0; n-- {
 		q := &l.returned
 		if q.len() == 0 {
 			q = &l.ready
@@ -294,9 +326,10 @@ func (w *window) take(p message.Priority, n int, out []message.Entry) []message.
 		e := q.pop()
 		w.taken[e.ID] = int64(len(e.Payload))
 		w.count--
+		bytes -= int64(len(e.Payload))
 		out = append(out, e)
 	}
-	return out
+	return out, bytes
 }
 
 // load reads records of a lane from disk into memory: at least n if there are
@@ -324,12 +357,7 @@ func (l *Log) load(p message.Priority, n int) (int, error) {
 		w.bytes += int64(len(e.Payload))
 	}
 	if len(found) > 0 {
-		lane.loaded = found[len(found)-1].ID
-	}
-	for id, back := range lane.early {
-		if back && id.Compare(lane.loaded) <= 0 {
-			delete(lane.early, id)
-		}
+		lane.passed(found[len(found)-1].ID)
 	}
 	if err == nil && !more && to == lane.durable && lane.onDisk > 0 {
 		err = fmt.Errorf("%w: %d records of lane %s are not where they were written", errDamaged, lane.onDisk, p)

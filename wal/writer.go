@@ -2,6 +2,7 @@ package wal
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -26,16 +27,16 @@ const (
 type op struct {
 	kind        opKind
 	lane        message.Priority
-	id          message.ID // opAppend: issued by the writer
+	id          message.ID // opAppend: issued by the writer; opForget: of the message that had the key
 	seq         uint64
 	record      []byte // opAppend, opPark, opUnpark: the sealed record; opAppend: sealed by the writer
-	state       []byte // opProgress, opPark, opUnpark
+	state       []byte // opProgress, opPark, opUnpark: encoded message.State
 	due         uint64 // opPark: until when; opUnpark: until when it was parked
 	key         []byte // opAppend: idempotency key or nil; opForget
 	fingerprint message.Fingerprint
 	size        int  // of the record, for the count of live bytes
 	hasProgress bool // opComplete: there is a p key
-	stale       bool // set by the writer: the ledger says it was complete already
+	stale       bool // set by the writer: the message was complete already, nothing is written
 }
 
 // request is a group of ops of one caller, answered together.
@@ -270,25 +271,54 @@ func (w *writer) add(b *batch, o *op) bool {
 		w.append(b, o)
 	case opComplete:
 		w.complete(b, o)
-	case opProgress:
-		k := b.key(progressKey, o.id)
-		b.set(k, newProgress(k, 0, o.state))
-	case opPark:
-		k := b.key(progressKey, o.id)
-		b.delete(b.key(messageKey, o.id))
-		b.set(b.parkedKey(o.due, o.id), o.record)
-		b.set(k, newProgress(k, o.due, o.state))
-		b.change.parked++
-	case opUnpark:
-		k := b.key(progressKey, o.id)
-		b.delete(b.parkedKey(o.due, o.id))
-		b.set(b.key(messageKey, o.id), o.record)
-		b.set(k, newProgress(k, 0, o.state))
-		b.change.parked--
 	case opForget:
-		b.delete(o.key)
+		b.forget(o)
+	default:
+		// What is complete stays so, whoever comes late with a message in hand.
+		if o.stale = w.ledger.isDone(o.seq); !o.stale {
+			w.move(b, o)
+		} else if o.kind == opUnpark {
+			b.delete(b.parkedKey(o.due, o.id))
+			b.change.parked--
+		}
 	}
 	return true
+}
+
+// move records how far a message got, and puts it to rest or brings it back.
+func (w *writer) move(b *batch, o *op) {
+	k := b.key(progressKey, o.id)
+	due := uint64(0)
+	switch o.kind {
+	case opPark:
+		due = o.due
+		b.delete(b.key(messageKey, o.id))
+		b.set(b.parkedKey(o.due, o.id), o.record)
+		b.change.parked++
+	case opUnpark:
+		b.delete(b.parkedKey(o.due, o.id))
+		b.set(b.key(messageKey, o.id), o.record)
+		b.change.parked--
+	}
+	b.set(k, newProgress(k, due, o.state))
+}
+
+// forget deletes an idempotency key, unless another message has taken it since
+// it was seen to be expired.
+func (b *batch) forget(o *op) {
+	item, err := b.txn.Get(o.key)
+	if err == nil {
+		err = item.Value(func(v []byte) error {
+			c, err := openClaim(v, o.key)
+			if err == nil && c.id == o.id {
+				b.delete(o.key)
+			}
+			return err
+		})
+	}
+	if err != nil && !errors.Is(err, badger.ErrKeyNotFound) && b.err == nil {
+		b.err = err
+	}
 }
 
 func has(set map[uint64]struct{}, v uint64) bool {
