@@ -41,6 +41,9 @@ func (c *Config) AdminSocket() string {
 	return filepath.Join(c.DataDir, "admin.sock")
 }
 
+// LogDir is where the write-ahead log is: wal in the data directory.
+func (c *Config) LogDir() string { return filepath.Join(c.DataDir, "wal") }
+
 // HTTP is how the appliance listens.
 type HTTP struct {
 	// Listen is the address of the public API, host:port. Default ":8080".

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"forebay/appliance/config"
+)
+
+func (a *app) versionCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: exactly()}
+	cmd.RunE = func(*cobra.Command, []string) error {
+		v := buildVersion(a.version)
+		return a.print(v, func(w io.Writer) { row(w, fmt.Sprintf("forebay %s (%s, %s)", v.Version, v.Go, v.Platform)) })
+	}
+	return cmd
+}
+
+func (a *app) configCommand() *cobra.Command {
+	show := &cobra.Command{Use: "show", Short: "Print the configuration that `serve` would use, and what set each value", Args: exactly()}
+	show.RunE = func(*cobra.Command, []string) error {
+		c, sources, err := a.config()
+		if err != nil {
+			return err
+		}
+		if a.output == "json" {
+			return a.printJSON(c.Tree(), indented)
+		}
+		_, err = io.WriteString(a.stdout, c.YAML(sources))
+		return err
+	}
+	return a.group("config", "Check and show the configuration", a.configCheckCommand(), show)
+}
+
+// checked is the answer of config check.
+type checked struct {
+	OK       bool             `json:"ok"`
+	Files    []string         `json:"files"`
+	Problems []config.Problem `json:"problems"`
+	Warnings []string         `json:"warnings"`
+	Inactive []string         `json:"inactive"` // keys that were set and do nothing in this version
+}
+
+func (a *app) configCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "check FILE", Short: "Report every mistake in a configuration", Args: exactly("FILE")}
+	cmd.RunE = func(_ *cobra.Command, args []string) error {
+		c, sources, err := config.Load(args[0], a.environ)
+		if err == nil {
+			err = c.ReadSecrets(sources)
+		}
+		var problems config.Problems
+		if err != nil && !errors.As(err, &problems) {
+			return err
+		}
+		if err != nil {
+			if a.output == "json" {
+				if err := a.printJSON(checked{Files: nonNil(sources.Files), Problems: problems, Warnings: []string{}, Inactive: []string{}}, indented); err != nil {
+					return err
+				}
+				return fmt.Errorf("%s has %d problems", args[0], len(problems))
+			}
+			return err
+		}
+		result := checked{OK: true, Files: sources.Files, Problems: []config.Problem{}, Warnings: nonNil(config.Warnings(c)), Inactive: nonNil(config.Inactive(c))}
+		return a.print(result, func(w io.Writer) {
+			for _, file := range result.Files {
+				row(w, "read", file)
+			}
+			for _, text := range result.Warnings {
+				row(w, "warning", text)
+			}
+			for _, key := range result.Inactive {
+				row(w, "no effect yet", key)
+			}
+			row(w, "ok", args[0])
+		})
+	}
+	return cmd
+}
