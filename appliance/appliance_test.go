@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,16 @@ import (
 	"forebay/sink/sinktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(baselineVariable); spec != "" {
+		runBaseline(spec)
+	}
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		appliancetest.RemoveBinary()
+		printTable()
+		os.Exit(code)
+	}))
+}
 
 type answer struct {
 	ID     string `json:"id"`
