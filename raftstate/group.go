@@ -53,6 +53,9 @@ type Group struct {
 	isReady   atomic.Bool // the same, for the hot path
 	clock     clock
 
+	dead     chan struct{} // closed before Config.Fatal is called
+	deathErr error         // what Fatal is called with; read after dead
+
 	waits sync.WaitGroup // goroutines that wait for raft's futures
 
 	closeMu sync.RWMutex // held for reading where waits grows
@@ -67,10 +70,16 @@ func Open(cfg Config) (*Group, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	g := &Group{cfg: cfg, log: cfg.Logger, ready: make(chan struct{})}
+	g := &Group{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), dead: make(chan struct{})}
 	g.metrics = newMetrics(cfg.Registerer)
 	var once sync.Once
-	end := func(err error) { once.Do(func() { cfg.Fatal(err) }) }
+	end := func(err error) {
+		once.Do(func() {
+			g.deathErr = err
+			close(g.dead)
+			cfg.Fatal(err)
+		})
+	}
 	g.machine = newMachine(end, g.metrics)
 
 	var err error
@@ -168,8 +177,14 @@ func (g *Group) Run(ctx context.Context) error {
 			}
 		case <-again:
 		}
-		again = nil
-		if err := g.lead(ctx); err != nil && ctx.Err() == nil {
+		err := g.lead(ctx)
+		select {
+		case <-g.dead: // Fatal has been told; another try would say the same
+			<-ctx.Done()
+			return nil
+		default:
+		}
+		if err != nil && ctx.Err() == nil {
 			g.log.Error("raft: taking the lead failed, trying again", "error", err, "in", leadRetry)
 			again = time.After(leadRetry)
 		}
@@ -205,9 +220,12 @@ func (g *Group) lead(ctx context.Context) error {
 }
 
 // WaitLeader returns once the group has a leader and this node has caught up
-// with it: Authenticate and changes work from then on.
+// with it: Authenticate and changes work from then on. It also returns, with
+// its error, when Config.Fatal has been called.
 func (g *Group) WaitLeader(ctx context.Context) error {
 	select {
+	case <-g.dead:
+		return g.deathErr
 	case <-g.ready:
 		return nil
 	case <-ctx.Done():

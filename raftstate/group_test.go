@@ -458,6 +458,34 @@ func TestChangeAfterClose(t *testing.T) {
 	}
 }
 
+// TestNewerCommandStopsEveryStart writes what a newer program would have, and
+// opens the log with this one.
+func TestNewerCommandStopsEveryStart(t *testing.T) {
+	dir := t.TempDir()
+	fatal := make(chan error, 9)
+	w := open(t, dir, func(c *Config) { c.Fatal = func(err error) { fatal <- err } }).wait(t)
+	if _, err := w.submit(t.Context(), command{kind: 200}.encode()); err != nil {
+		t.Fatalf("submit: %v", err)
+	}
+	w.stop()
+	if len(fatal) != 1 {
+		t.Fatalf("fatal was called %d times, want once", len(fatal))
+	}
+	<-fatal
+	w = open(t, dir, func(c *Config) { c.Fatal = func(err error) { fatal <- err } })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := w.WaitLeader(ctx); err == nil || !strings.Contains(err.Error(), "kind 200") {
+		t.Errorf("the next start: got %v, want an error that names the kind", err)
+	}
+	if err := <-fatal; !strings.Contains(err.Error(), "kind 200") {
+		t.Errorf("fatal was called with %v", err)
+	}
+	if _, err := w.Authenticate("x"); !errors.Is(err, ErrNotReady) {
+		t.Errorf("authenticate: got %v, want ErrNotReady", err)
+	}
+}
+
 // BenchmarkAuthenticate has the bare hash beside it: what is above it is the
 // look-up.
 func BenchmarkAuthenticate(b *testing.B) {
