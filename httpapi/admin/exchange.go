@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
 	"net/http"
+	"runtime/debug"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -122,7 +124,7 @@ func (h *Handler) serve(route string, who authenticator, handle func(*exchange) 
 			err = crossOrigin(r)
 		}
 		if err == nil {
-			err = handle(x)
+			err = contain(handle, x)
 		}
 		h.record(x, route, changes, err)
 		if err == nil {
@@ -133,6 +135,21 @@ func (h *Handler) serve(route string, who authenticator, handle func(*exchange) 
 		}
 		x.refuse(err)
 	})
+}
+
+// contain turns a panic into an error, so that it is answered and logged like
+// any other fault of the appliance's own. A cut answer stays a panic.
+func contain(handle func(*exchange) error, x *exchange) (err error) {
+	defer func() {
+		switch v := recover(); v {
+		case nil:
+		case http.ErrAbortHandler:
+			panic(v)
+		default:
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return handle(x)
 }
 
 func (x *exchange) refuse(err error) {
@@ -155,8 +172,10 @@ func (x *exchange) refuse(err error) {
 // fault of the appliance's own. Bodies are not logged: an address may hold a
 // secret.
 func (h *Handler) record(x *exchange, route string, changes bool, err error) {
-	attrs := []slog.Attr{slog.String("route", route), slog.String("actor", x.actor),
-		slog.String("remote", x.r.RemoteAddr), slog.String("request_id", x.id)}
+	attrs := []slog.Attr{slog.String("route", route), slog.String("actor", x.actor), slog.String("request_id", x.id)}
+	if remote := x.r.RemoteAddr; remote != "" && remote != "@" { // the socket has none
+		attrs = append(attrs, slog.String("remote", remote))
+	}
 	ctx := x.r.Context()
 	if err != nil {
 		p, own := problemOf(err)

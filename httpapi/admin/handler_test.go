@@ -49,7 +49,7 @@ func TestRoutes(t *testing.T) {
 		"list accounts":  {"GET", "/accounts", "", 200, `{"data":[` + acmeJSON + `]}`, ""},
 		"show account":   {"GET", "/accounts/acme", "", 200, acmeJSON, ""},
 		"show none":      {"GET", "/accounts/none", "", 404, problem("not_found", "Not found", "404", `,"detail":"there is no account none","instance":"req-1","code":"not_found"`), ""},
-		"create":         {"POST", "/accounts", `{"id":"b","tier":"basic","name":"B"}`, 201, `{"id":"b","name":"B","tier":"basic"`, `msg="admin: change" route="POST /admin/v1/accounts" actor="uid=0(root)" remote=192.0.2.1:1234 request_id=req-1 account=b tier=basic`},
+		"create":         {"POST", "/accounts", `{"id":"b","tier":"basic","name":"B"}`, 201, `{"id":"b","name":"B","tier":"basic"`, `msg="admin: change" route="POST /admin/v1/accounts" actor="uid=0(root)" request_id=req-1 remote=192.0.2.1:1234 account=b tier=basic`},
 		"create again":   {"POST", "/accounts", `{"id":"acme","tier":"basic"}`, 409, `"code":"exists"`, `msg="admin: change refused"`},
 		"create tier":    {"POST", "/accounts", `{"id":"b","tier":"gold"}`, 422, `"code":"unknown_tier","errors":[{"pointer":"#/tier","detail":"is not known"}]`, "code=unknown_tier"},
 		"unknown member": {"POST", "/accounts", `{"id":"b","tier":"basic","admin":true}`, 400, `"errors":[{"pointer":"#/admin","detail":"is not known"}]`, "code=malformed"},
@@ -134,6 +134,19 @@ func TestPrivateCauseStaysInTheLog(t *testing.T) {
 	}
 	if !strings.Contains(w.logs.String(), "level=ERROR") || !strings.Contains(w.logs.String(), "hunter2") {
 		t.Errorf("the cause is not in the log: %s", w.logs)
+	}
+}
+
+func TestPanicIsAnsweredAndLogged(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.cfg.Status = func() Status { panic("oh no") } })
+	for _, handler := range []http.Handler{w.Socket(), w.Ops(true)} {
+		got := call(handler, "GET", "/admin/v1/status", "", "Authorization", "Bearer "+secretToken)
+		if got.Code != 503 || strings.Contains(got.Body.String(), "oh no") {
+			t.Errorf("got %d %s", got.Code, got.Body)
+		}
+	}
+	if !strings.Contains(w.logs.String(), "panic: oh no") {
+		t.Errorf("the panic is not in the log: %s", w.logs)
 	}
 }
 
