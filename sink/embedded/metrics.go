@@ -18,7 +18,7 @@ type metrics struct {
 }
 
 // queryNames are the reads whose duration is measured.
-var queryNames = [...]string{"get", "list", "count", "missing", "scrub"}
+var queryNames = [...]string{"get", "list", "count", "missing", "first_since", "scrub"}
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	queries := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "forebay_store_query_duration_seconds",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -245,4 +246,29 @@ func walkBlocks(ctx context.Context, txn *badger.Txn, node uint16, from, to uint
 		}
 	}
 	return nil
+}
+
+// FirstSince returns the lowest sequence number among the messages that node
+// accepted at or after t and the store has; 0: there is none.
+func (s *Store) FirstSince(ctx context.Context, node uint16, t time.Time) (seq uint64, err error) {
+	from := messageKey(firstOf(t))
+	err = s.view(ctx, "first_since", func(txn *badger.Txn) error {
+		return scan(ctx, txn, []byte{prefixMessage}, from, func(item *badger.Item) error {
+			id := keyID(item.Key())
+			if id.Node() != node {
+				return nil
+			}
+			// A node's ids and numbers rise together, so the first is the lowest.
+			r, err := readRecord(txn, messageKey(id))
+			if err != nil {
+				return err
+			}
+			seq = r.Seq
+			return errEnough
+		})
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return 0, err
+	}
+	return seq, nil
 }

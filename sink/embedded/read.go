@@ -62,14 +62,18 @@ func readBlock(txn *badger.Txn, key []byte) (b *block, err error) {
 // checkEvery is how many keys a scan passes between two looks at its context.
 const checkEvery = 1024
 
-// scan calls visit with all keys under a prefix, in order, until one fails.
-func scan(ctx context.Context, txn *badger.Txn, prefix []byte, visit func(*badger.Item) error) error {
+// errEnough ends a scan that has found what it looked for.
+var errEnough = errors.New("enough")
+
+// scan calls visit with all keys under a prefix and not before from, in order,
+// until one fails. from nil: all.
+func scan(ctx context.Context, txn *badger.Txn, prefix, from []byte, visit func(*badger.Item) error) error {
 	opts := badger.DefaultIteratorOptions
 	opts.Prefix, opts.PrefetchValues = prefix, false // a goroutine for each value is what costs
 	it := txn.NewIterator(opts)
 	defer it.Close()
 	n := 0
-	for it.Rewind(); it.Valid(); it.Next() {
+	for it.Seek(from); it.Valid(); it.Next() {
 		if n++; n%checkEvery == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -16,7 +16,7 @@ import (
 func (s *Store) scrub(ctx context.Context) error {
 	found, counted := make(map[uint16]uint64), make(map[uint16]uint64)
 	err := s.view(ctx, "scrub", func(txn *badger.Txn) error {
-		err := scan(ctx, txn, []byte{prefixMessage}, func(item *badger.Item) error {
+		err := scan(ctx, txn, []byte{prefixMessage}, nil, func(item *badger.Item) error {
 			found[keyID(item.Key()).Node()]++
 			return nil
 		})
@@ -52,7 +52,7 @@ func (s *Store) recount(ctx context.Context) error {
 	}
 	there := make(map[string]*block)
 	var unreadable error
-	err = scan(ctx, w.txn, []byte{prefixMessage}, func(item *badger.Item) error {
+	err = scan(ctx, w.txn, []byte{prefixMessage}, nil, func(item *badger.Item) error {
 		key := item.KeyCopy(nil)
 		return item.Value(func(v []byte) error {
 			r, err := decodeRecord(key, v)
@@ -94,7 +94,7 @@ const namesOfLost = 20
 // correct writes the blocks that differ from what is there.
 func (w *writer) correct(ctx context.Context, there map[string]*block) (lost int, names []string, err error) {
 	had := make(map[string]*block)
-	err = scan(ctx, w.txn, []byte{prefixBlock}, func(item *badger.Item) error {
+	err = scan(ctx, w.txn, []byte{prefixBlock}, nil, func(item *badger.Item) error {
 		key := item.KeyCopy(nil)
 		b := new(block)
 		if err := item.Value(func(v []byte) (err error) {
@@ -139,7 +139,7 @@ func (w *writer) correct(ctx context.Context, there map[string]*block) (lost int
 
 // scanBlocks calls visit with every block; a *DamagedError ends it.
 func scanBlocks(ctx context.Context, txn *badger.Txn, visit func(key []byte, b *block)) error {
-	return scan(ctx, txn, []byte{prefixBlock}, func(item *badger.Item) error {
+	return scan(ctx, txn, []byte{prefixBlock}, nil, func(item *badger.Item) error {
 		return item.Value(func(v []byte) error {
 			b, err := decodeBlock(item.Key(), v)
 			if err == nil {

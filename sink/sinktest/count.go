@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"testing"
+	"time"
 
 	"forebay/sink"
 	"forebay/wal/message"
@@ -82,5 +83,48 @@ func (s *suite) testMissing(t *testing.T) {
 			t.Fatalf("missing %d to %d: %v", c.from, c.to, err)
 		}
 		equal(t, "missing", got, c.want)
+	}
+}
+
+// firstSincer is what an audit needs of a store beside sink.Store.
+type firstSincer interface {
+	FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error)
+}
+
+// testFirstSince: where a node's numbers begin at a time, past what other nodes
+// accepted.
+func (s *suite) testFirstSince(t *testing.T) {
+	store, ok := s.store.(firstSincer)
+	if !ok {
+		return // this store does not offer it
+	}
+	n, other, silent := s.node(), s.node(), s.node()
+	account := s.account()
+	other.ms = n.ms
+	var batch []message.Record
+	for i := range 20 {
+		r := n.accept(plain(account))
+		if i >= 5 {
+			batch = append(batch, r)
+		}
+		batch = append(batch, other.accept(plain(account)))
+		n.wait(time.Second)
+		other.wait(time.Second)
+	}
+	s.insert(t, batch...)
+	at := func(seq int) time.Time { return batch[0].AcceptedAt().Add(time.Duration(seq-1) * time.Second) }
+	for _, c := range []struct {
+		node *node
+		t    time.Time
+		want uint64
+	}{{n, time.Time{}, 6}, {other, time.Time{}, 1}, {n, at(1), 6}, {n, at(6), 6}, {n, at(6).Add(1), 7}, {n, at(9).Add(-1), 9},
+		{n, at(20), 20}, {n, at(20).Add(time.Millisecond), 0}, {silent, time.Time{}, 0}} {
+		got, err := store.FirstSince(context.Background(), c.node.number, c.t)
+		if err != nil {
+			t.Fatalf("first since: %v", err)
+		}
+		if got != c.want {
+			t.Errorf("first of node %d since %v = %d, want %d", c.node.number, c.t, got, c.want)
+		}
 	}
 }

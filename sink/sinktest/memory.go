@@ -180,6 +180,21 @@ func (m *Memory) Missing(ctx context.Context, node uint16, from, to uint64, limi
 	return missing, nil
 }
 
+// FirstSince returns the lowest sequence number among the messages that node
+// accepted at or after t and the store has; 0: there is none.
+func (m *Memory) FirstSince(ctx context.Context, node uint16, t time.Time) (seq uint64, err error) {
+	if err := m.enter(ctx, "first since"); err != nil {
+		return 0, err
+	}
+	defer m.mu.Unlock()
+	for _, r := range m.records {
+		if r.ID.Node() == node && !r.AcceptedAt().Before(t) && (seq == 0 || r.Seq < seq) {
+			seq = r.Seq
+		}
+	}
+	return seq, nil
+}
+
 // Health implements sink.Store.
 func (m *Memory) Health() sink.Health {
 	m.mu.Lock()

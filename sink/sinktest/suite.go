@@ -56,6 +56,7 @@ func StoreSuite(t *testing.T, open func(t *testing.T) sink.Store, opts ...Option
 	t.Run("list of every account", s.testListEveryAccount)
 	t.Run("count", s.testCount)
 	t.Run("missing", s.testMissing)
+	t.Run("first since", s.testFirstSince)
 	t.Run("concurrent inserts", s.testConcurrentInserts)
 	t.Run("canceled", s.testCanceled)
 	t.Run("health", s.testHealth)
