@@ -32,13 +32,21 @@ const (
 	fieldCallbackURL
 )
 
-// fieldNames is in the order of the constants.
-var fieldNames = [...]string{"channel", "to", "subject", "body", "html", "template",
-	"priority", "send_at", "ttl_seconds", "client_ref", "metadata", "callback_url"}
+// fieldPointers is in the order of the constants.
+var fieldPointers = [...]string{"#/channel", "#/to", "#/subject", "#/body", "#/html", "#/template",
+	"#/priority", "#/send_at", "#/ttl_seconds", "#/client_ref", "#/metadata", "#/callback_url"}
 
 var templateFieldNames = [...]string{"name", "language", "parameters"}
 
-func (f field) pointer() string { return "#/" + fieldNames[f] }
+func (f field) pointer() string { return fieldPointers[f] }
+
+func fieldNames() []string {
+	names := make([]string, len(fieldPointers))
+	for i, p := range fieldPointers {
+		names[i] = p[len("#/"):]
+	}
+	return names
+}
 
 // form is what a message's JSON says that is not yet in the message: words
 // whose rules are still to be checked.
@@ -103,7 +111,7 @@ func (d *decoder) message(m *message.Message, in *form) *Problem {
 		}
 		f, ok := parseField(name)
 		if !ok {
-			return unknownField("#", name, fieldNames[:])
+			return unknownField("#", name, fieldNames())
 		}
 		if in.has(f) {
 			return malformedAt(f.pointer(), "is there twice")

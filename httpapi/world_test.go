@@ -161,10 +161,11 @@ type world struct {
 	log      *memoryLog
 	messages *memoryMessages
 	registry *prometheus.Registry
+	wrap     func(http.Handler) http.Handler // of the handler that is served
 	logged   *syncBuffer
 }
 
-func newWorld(t testing.TB, options ...func(*Config)) *world {
+func newWorld(t fatalHelper, options ...func(*Config)) *world {
 	t.Helper()
 	w := &world{log: &memoryLog{keys: map[string]int{}}, registry: prometheus.NewPedanticRegistry(), logged: &syncBuffer{}}
 	w.messages = &memoryMessages{log: w.log}
@@ -212,6 +213,9 @@ func (w *world) serve(t testing.TB) string {
 		t.Fatal(err)
 	}
 	server, listener := w.Server(), w.Listener(inner, nil)
+	if w.wrap != nil {
+		server.Handler = w.wrap(server.Handler)
+	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
@@ -254,4 +258,10 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// fatalHelper is what testing.TB and rapid.T have in common.
+type fatalHelper interface {
+	Helper()
+	Fatal(args ...any)
 }
