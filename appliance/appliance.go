@@ -59,6 +59,7 @@ type Appliance struct {
 	stopAsked chan struct{}
 	stopOnce  sync.Once
 	draining  atomic.Bool
+	failed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -160,7 +161,7 @@ func (a *Appliance) Drain() { a.stopOnce.Do(func() { close(a.stopAsked) }) }
 // http.shutdown_timeout: nil. An error means that a part has failed; then
 // nothing is drained, for nothing may be trusted: the process must end and the
 // next start verifies.
-func (a *Appliance) Run(ctx context.Context) error {
+func (a *Appliance) Run(ctx context.Context) (err error) {
 	work, cancelWork := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancelWork(nil)
 	drain, stopDrain := context.WithCancelCause(work)
@@ -177,7 +178,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 		})
 		return ended
 	}
-	defer parts.Wait()
+	defer func() { a.awaitAll(&parts, err) }()
 
 	run("replicated state", func() error { return a.group.Run(work) })
 	store := run("store", func() error { return a.store.Run(work) })
@@ -206,12 +207,36 @@ func (a *Appliance) Run(ctx context.Context) error {
 
 	select {
 	case err := <-a.fatal:
+		a.failed.Store(true)
 		cancelWork(err)
 		return err
 	case <-a.stopAsked:
 	case <-ctx.Done():
 	}
 	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, pipeline, store, socket})
+}
+
+// failureGrace is how long the parts get to end after one of them has failed. A
+// disk that hangs would otherwise keep the process from ending, and with it
+// from being started again.
+const failureGrace = 3 * time.Second
+
+// awaitAll waits for the goroutines of Run; after a failure not for ever.
+func (a *Appliance) awaitAll(parts *sync.WaitGroup, failure error) {
+	if failure == nil {
+		parts.Wait()
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		parts.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(failureGrace):
+		a.logger.Error("parts did not end after the failure of one; the process ends without them")
+	}
 }
 
 // stopping is what Run has started and stop ends.
@@ -274,8 +299,23 @@ func (a *Appliance) awaitPart(limit context.Context, name string, ended chan str
 }
 
 // Close releases everything: after Run, or instead of it. It is safe to call
-// more than once.
+// more than once. After a failure it waits a few seconds at most: what could not
+// be closed by then goes with the process.
 func (a *Appliance) Close() error {
+	if !a.failed.Load() {
+		return a.close()
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- a.close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(failureGrace):
+		return errors.New("not everything could be closed after the failure")
+	}
+}
+
+func (a *Appliance) close() error {
 	a.closeOnce.Do(func() {
 		var errs []error
 		closeIf := func(open bool, name string, fn func() error) {

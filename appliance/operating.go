@@ -189,9 +189,9 @@ func refuse(err error) error {
 	if !errors.As(err, &e) {
 		switch {
 		case errors.Is(err, raftstate.ErrUnknownOutcome):
-			return admin.Refuse(admin.CodeUnknownOutcome, "it is not known whether the change was made; look, and repeat it if it was not")
+			return fmt.Errorf("%w: %w", admin.Refuse(admin.CodeUnknownOutcome, "it is not known whether the change was made; look, and repeat it if it was not"), err)
 		case errors.Is(err, raftstate.ErrNotReady), errors.Is(err, raftstate.ErrClosed):
-			return admin.Refuse(admin.CodeUnavailable, "the replicated state is not ready")
+			return fmt.Errorf("%w: %w", admin.Refuse(admin.CodeUnavailable, "the replicated state is not ready"), err)
 		}
 		return err
 	}
