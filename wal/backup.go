@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -19,10 +21,13 @@ import (
 //
 //	8 bytes   "FBWAL\x00\x00\x01"
 //	2 bytes   node
-//	          chunks: length (4 bytes, big endian, above 0), that many bytes of
-//	          Badger's own backup format
+//	          chunks: length (4 bytes, big endian, above 0), CRC-32C (4 bytes),
+//	          that many bytes of Badger's own backup format
 //	4 bytes   0
 //	32 bytes  SHA-256 of everything before
+//
+// Chunks have sums of their own so that no damaged byte reaches Badger, which
+// believes the lengths it reads.
 const (
 	backupMagic = "FBWAL\x00\x00\x01"
 	backupChunk = 1 << 20
@@ -65,9 +70,14 @@ func (c *chunkWriter) Write(p []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, context.Cause(c.ctx)
 	}
-	c.buf = append(c.buf, p...)
-	if len(c.buf) >= backupChunk {
-		return len(p), c.flush()
+	for rest := p; len(rest) > 0; {
+		n := min(len(rest), backupChunk-len(c.buf))
+		c.buf, rest = append(c.buf, rest[:n]...), rest[n:]
+		if len(c.buf) == backupChunk {
+			if err := c.flush(); err != nil {
+				return 0, err
+			}
+		}
 	}
 	return len(p), nil
 }
@@ -76,7 +86,9 @@ func (c *chunkWriter) flush() error {
 	if len(c.buf) == 0 {
 		return nil
 	}
-	if _, err := c.w.Write(binary.BigEndian.AppendUint32(nil, uint32(len(c.buf)))); err != nil {
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(c.buf)))
+	head = binary.BigEndian.AppendUint32(head, crc32.Checksum(c.buf, castagnoli))
+	if _, err := c.w.Write(head); err != nil {
 		return err
 	}
 	_, err := c.w.Write(c.buf)
@@ -92,13 +104,13 @@ func (c *chunkWriter) close() error {
 	return err
 }
 
-// Restore makes a log in dir, which must not hold one, from a backup. It is
+// Restore makes a log in dir, which must be empty or not there, from a backup. It is
 // verified to its last byte before it is put in place. Messages that were
 // complete by the time of the restore are handed out again; the store knows
 // them.
 func Restore(r io.Reader, dir string) (Summary, error) {
-	if names, err := databaseFiles(dbDir(dir)); err != nil || len(names) > 0 {
-		return Summary{}, errors.Join(err, fmt.Errorf("%s already holds a log; move it away first", dir))
+	if err := makeWay(dir); err != nil {
+		return Summary{}, err
 	}
 	fresh := filepath.Clean(dir) + ".restored"
 	if err := os.RemoveAll(fresh); err != nil {
@@ -115,13 +127,20 @@ func Restore(r io.Reader, dir string) (Summary, error) {
 	if s.Grave > 0 {
 		return s, fmt.Errorf("restore the log: the backup has %d grave findings", s.Grave)
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return s, err
-	}
-	if err := os.Rename(fresh, dir); err != nil {
+	if err := os.Rename(fresh, dir); err != nil { // it fails if anything is there by now
 		return s, err
 	}
 	return s, syncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+// makeWay removes dir if it is empty, and refuses otherwise.
+func makeWay(dir string) error {
+	for _, d := range []string{dbDir(dir), dir} {
+		if err := os.Remove(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s is not empty; move what is there away first: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 func loadBackup(r io.Reader, dir string) (err error) {
@@ -137,7 +156,7 @@ func loadBackup(r io.Reader, dir string) (err error) {
 		return err
 	}
 	w := newWatch(slog.New(slog.DiscardHandler))
-	db, err := openBadger(cfg, cfg.MemTable, w)
+	db, err := openBadger(dir, cfg.badgerOptions(w))
 	if err != nil {
 		return err
 	}
@@ -178,29 +197,52 @@ func loadHead(db *badger.DB) (h head, err error) {
 type chunkReader struct {
 	r    io.Reader
 	sum  hash.Hash
-	left int
+	buf  []byte // a chunk, checked
+	left []byte // of buf
 	done bool
 }
 
 func (c *chunkReader) Read(p []byte) (int, error) {
-	for c.left == 0 {
+	for len(c.left) == 0 {
 		if c.done {
 			return 0, io.EOF
 		}
-		var size [4]byte
-		if _, err := io.ReadFull(c.r, size[:]); err != nil {
+		if err := c.next(); err != nil {
 			return 0, cutShort(err)
 		}
-		c.left = int(binary.BigEndian.Uint32(size[:]))
-		c.done = c.left == 0
 	}
-	n, err := c.r.Read(p[:min(len(p), c.left)])
-	c.left -= n
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, cutShort(err)
+	n := copy(p, c.left)
+	c.left = c.left[n:]
+	return n, nil
 }
+
+func (c *chunkReader) next() error {
+	var head [8]byte
+	if _, err := io.ReadFull(c.r, head[:4]); err != nil {
+		return err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if c.done = size == 0; c.done {
+		return nil
+	}
+	if size > backupChunk {
+		return errBackupDamaged
+	}
+	if _, err := io.ReadFull(c.r, head[4:]); err != nil {
+		return err
+	}
+	c.buf = append(c.buf[:0], make([]byte, size)...)
+	if _, err := io.ReadFull(c.r, c.buf); err != nil {
+		return err
+	}
+	if crc32.Checksum(c.buf, castagnoli) != binary.BigEndian.Uint32(head[4:]) {
+		return errBackupDamaged
+	}
+	c.left = c.buf
+	return nil
+}
+
+var errBackupDamaged = errors.New("the backup is damaged: its checksum does not match")
 
 // verify compares the sum; r is the stream without the tee.
 func (c *chunkReader) verify(r io.Reader) error {
@@ -210,7 +252,7 @@ func (c *chunkReader) verify(r io.Reader) error {
 		return cutShort(err)
 	}
 	if string(got) != string(want) {
-		return errors.New("the backup is damaged: its checksum does not match")
+		return errBackupDamaged
 	}
 	return nil
 }

@@ -30,6 +30,17 @@ func badgerOptions(dir string, memTable int64, logger badger.Logger) badger.Opti
 	return o.WithValueThreshold(min(maxTxnShare(memTable), 1<<20))
 }
 
+func (c Config) badgerOptions(w *watch) badger.Options {
+	return badgerOptions(dbDir(c.Dir), c.MemTable, w).WithSyncWrites(!c.unsafe)
+}
+
+// readerOptions are for a log that is only read, or written once: a compaction
+// would cut off tables that are links to another log's before it removes them.
+func readerOptions(dir string, memTable int64, w *watch) badger.Options {
+	return badgerOptions(dir, memTable, w).WithNumCompactors(0).
+		WithNumLevelZeroTables(1 << 20).WithNumLevelZeroTablesStall(1<<20 + 1)
+}
+
 // maxTxnShare is Badger's limit for one transaction, less a margin for its own
 // estimate.
 func maxTxnShare(memTable int64) int64 { return memTable * 15 / 100 * 9 / 10 }

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,10 +25,13 @@ import (
 const (
 	suspectName = "SUSPECT"
 
-	memHeader    = 20     // of a .mem file: key id, base IV
-	bitDelete    = 1 << 0 // of an entry's meta byte
-	bitFinTxn    = 1 << 7 // ends a transaction
-	maxPlausible = 1 << 26
+	memHeader = 20     // of a .mem file: key id, base IV
+	bitDelete = 1 << 0 // of an entry's meta byte
+	bitTxn    = 1 << 6 // part of a transaction
+	bitFinTxn = 1 << 7 // ends a transaction
+
+	maxKeyBytes   = 1 << 16 // Badger's own limit
+	maxValueBytes = 1 << 21 // twice the largest of ours
 )
 
 // rawEntry is one version of one key as it stands in a file.
@@ -40,23 +42,18 @@ type rawEntry struct {
 	deleted bool
 }
 
+// memItem is an entry of a .mem file.
+type memItem struct {
+	rawEntry
+	last bool // ends a transaction, and is Badger's own
+}
+
 // inspectFiles looks at the database's files before Badger opens them. What
 // Badger is about to cut or delete is first copied to SUSPECT if keep is set.
 func inspectFiles(dir string, found *findings, keep bool) error {
 	names, err := databaseFiles(dbDir(dir))
 	if err != nil {
 		return err
-	}
-	tables, whole, err := manifestTables(dbDir(dir))
-	if errors.Is(err, fs.ErrNotExist) {
-		if slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, ".sst") }) {
-			found.add(Finding{Kind: FindFile, Where: badger.ManifestFilename, Text: "is gone, with tables there"})
-		}
-		return nil
-	}
-	if err != nil {
-		found.add(Finding{Kind: FindFile, Where: badger.ManifestFilename, Text: err.Error()})
-		return nil
 	}
 	suspect := func(name, text string) error {
 		found.add(Finding{Kind: FindSuspect, Where: name, Text: text})
@@ -65,27 +62,41 @@ func inspectFiles(dir string, found *findings, keep bool) error {
 		}
 		return keepCopy(dir, name)
 	}
-	if !whole {
-		if err := suspect(badger.ManifestFilename, "its end is not readable"); err != nil {
+	damaged := func(name string, err error) {
+		found.add(Finding{Kind: FindFile, Where: name, Text: err.Error()})
+	}
+	tables, err := manifestTables(dbDir(dir))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if !slices.ContainsFunc(names, isData) {
+			return nil // a new log
+		}
+		damaged(badger.ManifestFilename, errors.New("it is gone"))
+	case errors.Is(err, errCut):
+		if err := suspect(badger.ManifestFilename, err.Error()); err != nil {
 			return err
 		}
+	case err != nil:
+		damaged(badger.ManifestFilename, err)
 	}
 	for _, name := range names {
-		path := filepath.Join(dbDir(dir), name)
+		path, err := filepath.Join(dbDir(dir), name), error(nil)
 		switch filepath.Ext(name) {
 		case ".sst":
 			id, ok := table.ParseFileID(name)
-			if !ok || !tables[id] {
+			if tables != nil && (!ok || !tables[id]) {
 				err = suspect(name, "the manifest does not know it")
 			} else if bad := checkTable(path); bad != nil {
-				found.add(Finding{Kind: FindFile, Where: name, Text: bad.Error()})
+				damaged(name, bad)
 			}
 			delete(tables, id)
 		case ".mem":
-			if _, clean, bad := readMem(path, func(rawEntry) {}); bad != nil {
-				found.add(Finding{Kind: FindFile, Where: name, Text: bad.Error()})
-			} else if !clean {
-				err = suspect(name, "an entry does not match its checksum; Badger drops it and all after it")
+			var data []byte
+			data, err = os.ReadFile(path)
+			if bad := checkMem(data); errors.Is(bad, errCut) {
+				err = suspect(name, bad.Error())
+			} else if bad != nil {
+				damaged(name, bad)
 			}
 		}
 		if err != nil {
@@ -93,9 +104,26 @@ func inspectFiles(dir string, found *findings, keep bool) error {
 		}
 	}
 	for id := range tables {
-		found.add(Finding{Kind: FindFile, Where: table.IDToFilename(id), Text: "the manifest names it, and it is gone"})
+		damaged(table.IDToFilename(id), errors.New("the manifest names it, and it is gone"))
 	}
 	return nil
+}
+
+// isData says whether a file of Badger's can hold records.
+func isData(name string) bool {
+	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".mem")
+}
+
+// memTableOf is the size of the memtables that a log was last written with, as
+// far as its files tell; 0: it was closed cleanly. Badger maps twice as much.
+func memTableOf(dir string) (size int64) {
+	names, _ := filepath.Glob(filepath.Join(dbDir(dir), "*.mem"))
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			size = max(size, info.Size()/2)
+		}
+	}
+	return size
 }
 
 // databaseFiles lists the files of a Badger directory, sorted.
@@ -113,27 +141,56 @@ func databaseFiles(dir string) ([]string, error) {
 	return names, nil
 }
 
-// manifestTables returns the tables that the manifest names, and whether it is
-// readable to its end.
-func manifestTables(dir string) (ids map[uint64]bool, whole bool, err error) {
+// manifestTables returns the tables that the manifest names, with errCut if its
+// last change was not written to its end.
+func manifestTables(dir string) (ids map[uint64]bool, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, badger.ManifestFilename))
+	if err != nil {
+		return nil, err
+	}
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, false, err
-	}
 	m, end, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir))
 	if err != nil {
-		return nil, false, err
+		return nil, err
+	}
+	if cut := data[min(end, int64(len(data))):]; wholeChange(cut) {
+		return nil, fmt.Errorf("%w: at byte %d a change does not match its length; Badger would drop it and all after it", errDamaged, end)
+	} else if len(cut) > 0 {
+		err = errCut
 	}
 	ids = map[uint64]bool{}
 	for id := range m.Tables {
 		ids[id] = true
 	}
-	return ids, end == info.Size(), nil
+	return ids, err
+}
+
+// wholeChange reports whether what Badger takes for a cut change of the manifest
+// is whole but for its length: its own, or one after it, matches its sum.
+//
+//	4 bytes  length
+//	4 bytes  CRC-32C of what follows
+func wholeChange(cut []byte) bool {
+	for at := 0; at+8 < len(cut); at++ {
+		sum, rest := binary.BigEndian.Uint32(cut[at+4:]), cut[at+8:]
+		if at == 0 {
+			grown := uint32(0)
+			for n := range rest {
+				if grown = crc32.Update(grown, castagnoli, rest[n:n+1]); grown == sum {
+					return true
+				}
+			}
+			continue
+		}
+		if n := binary.BigEndian.Uint32(cut[at:]); n > 0 && int64(n) <= int64(len(rest)) && crc32.Checksum(rest[:n], castagnoli) == sum {
+			return true
+		}
+	}
+	return false
 }
 
 // keepCopy puts a file into SUSPECT: tables by a hard link, for they are only
@@ -168,7 +225,7 @@ func copyFile(to, from string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err = f.Write(bytes.TrimRight(data, "\x00")); err != nil {
+	if _, err = f.Write(trimZeros(data)); err != nil {
 		return err
 	}
 	if err = f.Truncate(int64(len(data))); err != nil {
@@ -177,63 +234,63 @@ func copyFile(to, from string) (err error) {
 	return f.Sync()
 }
 
-// readMem calls fn for each entry of a .mem file up to the first that is not
-// whole, and returns where that is. clean: the file ends there as Badger ends
-// it, with an empty header.
-func readMem(path string, fn func(rawEntry)) (end int, clean bool, err error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0, false, err
-	}
-	return scanMem(data, memHeader, fn)
-}
-
-func scanMem(data []byte, from int, fn func(rawEntry)) (end int, clean bool, err error) {
-	if len(data) < memHeader {
-		return 0, len(bytes.TrimRight(data, "\x00")) == 0, nil
-	}
-	if binary.BigEndian.Uint64(data) != 0 {
-		return 0, false, errors.New("the file is encrypted")
-	}
-	for at := from; ; {
-		e, meta, size, ok := memEntry(data[at:])
+// scanMem calls fn for each entry of a .mem file, beginning at from, up to the
+// first that is not whole, and returns where that is.
+func scanMem(data []byte, from int, fn func(memItem)) (end int) {
+	for at := min(from, len(data)); ; {
+		e, size, ok := memEntry(data[at:])
 		if !ok {
-			return at, len(bytes.TrimRight(data[at:min(len(data), at+22)], "\x00")) == 0, nil
+			return at
 		}
-		if meta&bitFinTxn == 0 {
-			fn(e)
-		}
+		fn(e)
 		at += size
 	}
 }
 
-// memEntry decodes one entry and checks Badger's sum over it.
-func memEntry(b []byte) (e rawEntry, meta byte, size int, ok bool) {
+// memSize reads an entry's head:
+//
+//	1 byte   meta
+//	1 byte   user meta
+//	uvarint  key length, value length, expiry
+func memSize(b []byte) (keyAt, size int, ok bool) {
 	if len(b) < 6 {
-		return e, 0, 0, false
+		return 0, 0, false
 	}
 	at := 2
-	var n [3]uint64 // key length, value length, expiry
+	var n [3]uint64
 	for i := range n {
 		v, w := binary.Uvarint(b[at:])
 		if w <= 0 {
-			return e, 0, 0, false
+			return 0, 0, false
 		}
 		n[i], at = v, at+w
 	}
-	if n[0] < 8 || n[0] > 1<<16 || n[1] > maxPlausible || at+int(n[0]+n[1])+crc32.Size > len(b) {
-		return e, 0, 0, false
+	if n[0] < 8 || n[0] > maxKeyBytes || n[1] > maxValueBytes {
+		return 0, 0, false
 	}
-	end := at + int(n[0]+n[1])
-	if crc32.Checksum(b[:end], castagnoli) != binary.BigEndian.Uint32(b[end:]) {
-		return e, 0, 0, false
-	}
-	key := b[at : at+int(n[0])]
-	e = rawEntry{key: y.ParseKey(key), version: y.ParseTs(key), value: b[at+int(n[0]) : end], deleted: b[0]&bitDelete != 0}
-	return e, b[0], end + crc32.Size, true
+	return at, at + int(n[0]+n[1]) + crc32.Size, true
 }
 
-// openTable opens a table for reading. Its file is never changed.
+// memEntry decodes one entry, which is its head, key, value and a CRC-32C of all
+// three.
+func memEntry(b []byte) (e memItem, size int, ok bool) {
+	at, size, ok := memSize(b)
+	if !ok || size > len(b) {
+		return e, 0, false
+	}
+	end := size - crc32.Size
+	if crc32.Checksum(b[:end], castagnoli) != binary.BigEndian.Uint32(b[end:]) {
+		return e, 0, false
+	}
+	n, _ := binary.Uvarint(b[2:])
+	key := b[at : at+int(n)]
+	e.rawEntry = rawEntry{key: y.ParseKey(key), version: y.ParseTs(key), value: b[at+int(n) : end], deleted: b[0]&bitDelete != 0}
+	e.last = b[0]&bitFinTxn != 0
+	return e, size, true
+}
+
+// openTable opens a table for reading. Its file is never changed. One that can't
+// be read may stay mapped to the end of the process.
 func openTable(path string) (t *table.Table, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -247,12 +304,21 @@ func openTable(path string) (t *table.Table, err error) {
 	return table.OpenTable(mf, table.Options{ReadOnly: true})
 }
 
-func checkTable(path string) error {
+// checkTable checks the sums of the table's index and of every block. Of what is
+// in them only records have sums of their own that Open checks; what deletes a
+// record, or an idempotency key, has none.
+func checkTable(path string) (err error) {
 	t, err := openTable(path)
 	if err != nil {
 		return fmt.Errorf("the table can't be read: %w", err)
 	}
-	return t.Close(-1)
+	defer func() { err = errors.Join(err, t.Close(-1)) }()
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: a block can't be read", errDamaged)
+		}
+	}()
+	return t.VerifyChecksum()
 }
 
 // readTable calls fn for each entry of a table that can be read, and returns

@@ -36,7 +36,7 @@ type Config struct {
 
 	MaxDiskBytes int64 // appends stop at this size on disk; default 10 GiB
 	MinFreeBytes int64 // and when the file system has less free; default 1 GiB, at least what Badger needs
-	BallastBytes int64 // given up to open on a full disk; default 64 MiB, negative: none
+	BallastBytes int64 // given up to open on a full disk; default 16 memtables, negative: none
 	MemTable     int64 // bytes of one memtable; default 16 MiB. A record may have a seventh
 
 	IdempotencyTTL time.Duration // default 24 h
@@ -62,8 +62,8 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.WindowBytes, 64<<20)
 	setDefault(&c.MaxDiskBytes, 10<<30)
 	setDefault(&c.MinFreeBytes, 1<<30)
-	setDefault(&c.BallastBytes, 64<<20)
 	setDefault(&c.MemTable, 16<<20)
+	setDefault(&c.BallastBytes, reserve(c.MemTable))
 	setDefault(&c.IdempotencyTTL, 24*time.Hour)
 	setDefault(&c.Scrub, 10*time.Minute)
 	c.MinFreeBytes = max(c.MinFreeBytes, reserve(c.MemTable))
@@ -85,9 +85,10 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 	}
 }
 
-// reserve is the space that Badger may need before anything can be deleted: all
-// memtables with their files, one value log file, and one compaction.
-func reserve(memTable int64) int64 { return 8 * memTable }
+// reserve is the space that Badger may need before anything can be deleted: four
+// memtables with their files, a value log file, and a compaction of the five
+// tables that start one with as much again of the level below.
+func reserve(memTable int64) int64 { return 16 * memTable }
 
 // MaxRecord is the largest encoded message that a log with these memtables
 // takes, in bytes.

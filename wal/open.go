@@ -77,7 +77,7 @@ func (e *DamagedError) Error() string {
 		}
 		b.WriteString(f.String())
 	}
-	b.WriteString(". Nothing was changed. List all with `forebay wal verify`; `forebay wal salvage` sets aside what can't be read and makes the rest usable")
+	b.WriteString(". Nothing was removed. List all with `forebay wal verify`; `forebay wal salvage` sets aside what can't be read and makes the rest usable")
 	return b.String()
 }
 
@@ -127,7 +127,7 @@ type recovered struct {
 	liveBytes int64
 	parked    int64
 	progress  bool
-	risen     []message.ID
+	risen     [][]byte // keys of records that are complete
 }
 
 type laneScan struct {
@@ -149,32 +149,15 @@ func Open(cfg Config) (*Log, error) {
 	if err := os.MkdirAll(dbDir(cfg.Dir), 0o700); err != nil {
 		return nil, fmt.Errorf("make the log's directory: %w", err)
 	}
-	if err := makeRoom(cfg); err != nil {
-		return nil, err
-	}
-	mark, err := readMark(cfg)
+	found := &findings{each: func(f Finding) { cfg.Logger.Warn("the log: " + f.String()) }}
+	mark, err := examine(cfg, found)
 	if err != nil {
 		return nil, err
 	}
 	w := newWatch(cfg.Logger)
-	found := &findings{each: func(f Finding) { cfg.Logger.Warn("the log: " + f.String()) }}
-	if err := inspectFiles(cfg.Dir, found, true); err != nil {
-		return nil, err
-	}
-	if err := found.err(cfg.Dir); err != nil {
-		return nil, err
-	}
-	db, err := openBadger(cfg, max(mark.MemTable, cfg.MemTable), w)
+	db, err := openSized(cfg, mark, w)
 	if err != nil {
 		return nil, err
-	}
-	if mark.MemTable > cfg.MemTable { // shrink only what was closed cleanly
-		if err := db.Close(); err != nil {
-			return nil, fmt.Errorf("close the log to shrink its memtables: %w", err)
-		}
-		if db, err = openBadger(cfg, cfg.MemTable, w); err != nil {
-			return nil, err
-		}
 	}
 	rec, err := recoverState(db, cfg, mark, found)
 	if err == nil {
@@ -200,6 +183,41 @@ func Open(cfg Config) (*Log, error) {
 	return start(cfg, w, db, rec), nil
 }
 
+// examine does what must be done before Badger touches the log, under the lock
+// that Badger will take: what a running process writes is no damage.
+func examine(cfg Config, found *findings) (mark tide, err error) {
+	unlock, err := lockLog(cfg.Dir)
+	if err != nil {
+		return mark, err
+	}
+	defer unlock()
+	if err := makeRoom(cfg); err != nil {
+		return mark, err
+	}
+	if mark, err = readMark(cfg); err != nil {
+		return mark, err
+	}
+	if err := inspectFiles(cfg.Dir, found, true); err != nil {
+		return mark, err
+	}
+	return mark, found.err(cfg.Dir)
+}
+
+// openSized opens the database with memtables of the configured size. What was
+// not closed cleanly must be read with those it was written with: Badger ends
+// the process otherwise.
+func openSized(cfg Config, mark tide, w *watch) (*badger.DB, error) {
+	size := max(cfg.MemTable, mark.MemTable, memTableOf(cfg.Dir))
+	db, err := openBadger(cfg.Dir, badgerOptions(dbDir(cfg.Dir), size, w))
+	if err != nil || size == cfg.MemTable {
+		return db, err
+	}
+	if err := db.Close(); err != nil {
+		return nil, fmt.Errorf("close the log to shrink its memtables: %w", err)
+	}
+	return openBadger(cfg.Dir, cfg.badgerOptions(w))
+}
+
 // makeRoom gives up the ballast if Badger could not open otherwise, and refuses
 // if that is not enough: on a full disk it would die of SIGBUS.
 func makeRoom(cfg Config) error {
@@ -207,7 +225,7 @@ func makeRoom(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	need := reserve(cfg.MemTable)
+	need := reserve(cfg.MemTable) / 2 // the default ballast is twice that
 	if free >= need {
 		return nil
 	}
@@ -231,10 +249,13 @@ func makeRoom(cfg Config) error {
 func readMark(cfg Config) (mark tide, err error) {
 	mark, err = readTide(cfg.Dir)
 	if !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, errDamaged) {
+			return mark, err
+		}
 		if err != nil {
 			return mark, &DamagedError{Dir: cfg.Dir, Total: 1, Findings: []Finding{{Kind: FindFile, Where: tideName, Text: err.Error()}}}
 		}
-		if mark.Node != cfg.Node {
+		if mark.Node != cfg.Node && mark.Node != 0 { // 0: nothing that was salvaged told
 			return mark, fmt.Errorf("the log in %s belongs to node %d, the configuration says node %d", cfg.Dir, mark.Node, cfg.Node)
 		}
 		return mark, nil
@@ -246,16 +267,16 @@ func readMark(cfg Config) (mark tide, err error) {
 
 // openBadger opens the database, turning a panic over damaged files into an
 // error that names them.
-func openBadger(cfg Config, memTable int64, w *watch) (db *badger.DB, err error) {
+func openBadger(dir string, o badger.Options) (db *badger.DB, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the log's database in %s can't be read: %v; see `forebay wal verify`", dbDir(cfg.Dir), r)
+			err = fmt.Errorf("the log's database in %s can't be read: %v; see `forebay wal verify`", dbDir(dir), r)
 		}
 	}()
-	db, err = badger.Open(badgerOptions(dbDir(cfg.Dir), memTable, w))
+	db, err = badger.Open(o)
 	if err != nil {
 		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
-			return nil, fmt.Errorf("the log in %s is in use by another process", cfg.Dir)
+			return nil, fmt.Errorf("the log in %s is in use by another process", dir)
 		}
 		return nil, fmt.Errorf("open the log's database: %w", err)
 	}

@@ -13,7 +13,12 @@ import (
 
 // recoverState reads everything that waits, checks it, and holds it against the
 // ledger and the tide mark. The error is a *DamagedError if anything is grave.
-func recoverState(db *badger.DB, cfg Config, mark tide, found *findings) (*recovered, error) {
+func recoverState(db *badger.DB, cfg Config, mark tide, found *findings) (rec *recovered, err error) {
+	defer func() {
+		if r := recover(); r != nil { // Badger's answer to a table that makes no sense
+			err = fmt.Errorf("%w: the database in %s can't be read: %v; see `forebay wal verify`", errDamaged, dbDir(cfg.Dir), r)
+		}
+	}()
 	s := &scan{db: db, found: found, census: newCensus(), rec: &recovered{tide: mark}}
 	if err := s.meta(); err != nil {
 		return nil, err
@@ -106,6 +111,7 @@ func (s *scan) all(lowest [message.Lanes]message.ID) error {
 		if err := each(txn, []byte{prefixParked}, nil, s.record); err != nil {
 			return err
 		}
+		s.strangers(txn)
 		return each(txn, []byte{prefixProgress}, nil, func(item *badger.Item, v []byte) error {
 			s.rec.progress = true
 			if _, _, err := openProgress(v, item.Key()); err != nil {
@@ -133,6 +139,20 @@ func (s *scan) all(lowest [message.Lanes]message.ID) error {
 	}
 	s.rec.ledger = l
 	return s.findRisen(risen)
+}
+
+// strangers names keys that begin like none of ours: the first between any two
+// of our prefixes.
+func (s *scan) strangers(txn *badger.Txn) {
+	it := txn.NewIterator(badger.IteratorOptions{})
+	defer it.Close()
+	from := []byte{0}
+	for _, ours := range []byte{prefixParked, prefixKey, prefixMessage, prefixProgress, prefixMeta, 0xff} {
+		if it.Seek(from); it.Valid() && it.Item().Key()[0] < ours {
+			s.note(Finding{Kind: FindForeign, Where: fmt.Sprintf("key % x", it.Item().Key())})
+		}
+		from = []byte{ours + 1}
+	}
 }
 
 // record checks one record and counts it.
@@ -174,21 +194,28 @@ func (s *scan) findRisen(risen map[uint64]bool) error {
 	if len(risen) == 0 {
 		return nil
 	}
-	return s.db.View(func(txn *badger.Txn) error {
-		return each(txn, []byte{prefixMessage}, nil, func(item *badger.Item, v []byte) error {
-			id, err := recordID(item.Key())
-			if err != nil {
-				return nil
-			}
-			if seq, _, err := openRecord(v, id); err == nil && risen[seq] {
-				s.rec.risen = append(s.rec.risen, id)
-				s.rec.live--
-				s.rec.liveBytes -= int64(len(v))
-				s.rec.lanes[id.Lane()].count--
-				s.note(Finding{Kind: FindRisen, ID: id, Seq: seq})
-			}
+	find := func(item *badger.Item, v []byte) error {
+		id, err := recordID(item.Key())
+		if err != nil {
 			return nil
-		})
+		}
+		seq, _, err := openRecord(v, id)
+		if err != nil || !risen[seq] {
+			return nil
+		}
+		s.rec.risen = append(s.rec.risen, item.KeyCopy(nil))
+		s.rec.live--
+		s.rec.liveBytes -= int64(len(v))
+		if item.Key()[0] == prefixParked {
+			s.rec.parked--
+		} else {
+			s.rec.lanes[id.Lane()].count--
+		}
+		s.note(Finding{Kind: FindRisen, ID: id, Seq: seq})
+		return nil
+	}
+	return s.db.View(func(txn *badger.Txn) error {
+		return errors.Join(each(txn, []byte{prefixMessage}, nil, find), each(txn, []byte{prefixParked}, nil, find))
 	})
 }
 
@@ -196,8 +223,8 @@ func (s *scan) findRisen(risen map[uint64]bool) error {
 func (s *scan) bury() error {
 	batch := s.db.NewWriteBatch()
 	defer batch.Cancel()
-	for _, id := range s.rec.risen {
-		if err := batch.Delete(messageKey(nil, id)); err != nil {
+	for _, key := range s.rec.risen {
+		if err := batch.Delete(key); err != nil {
 			return err
 		}
 	}

@@ -5,9 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -97,19 +100,19 @@ func (w *wreck) readLogFile(path string, fn func(rawEntry)) error {
 	if err != nil {
 		return err
 	}
-	data = bytes.TrimRight(data, "\x00")
-	data = append(data, make([]byte, 4)...) // a sum may end in zeros
+	data = data[:min(len(data), len(trimZeros(data))+crc32.Size)] // a sum may end in zeros
 	gaps := 0
 	for at := memHeader; at < len(data); {
-		end, _, err := scanMem(data, at, fn)
-		if err != nil {
-			return err
+		end := scanMem(data, at, func(e memItem) {
+			if !e.last {
+				fn(e.rawEntry)
+			}
+		})
+		if len(trimZeros(data[min(end, len(data)):])) == 0 {
+			break
 		}
-		next := resync(data, end+1)
-		if next < len(data) {
-			gaps++
-		}
-		at = next
+		gaps++
+		at = resync(data, end+1)
 	}
 	if gaps > 0 {
 		return fmt.Errorf("%d stretches can't be read", gaps)
@@ -117,24 +120,15 @@ func (w *wreck) readLogFile(path string, fn func(rawEntry)) error {
 	return nil
 }
 
-func resync(data []byte, from int) int {
-	for at := from; at < len(data); at++ {
-		if e, _, _, ok := memEntry(data[at:]); ok && len(e.key) > 0 {
-			return at
-		}
-	}
-	return len(data)
-}
-
 // rebuild writes the records that are whole to a new log.
 func (w *wreck) rebuild(dir string, mark tide, s *Summary) (err error) {
-	cfg := Config{Dir: dir, Node: max(mark.Node, 1)}.withDefaults()
+	cfg := Config{Dir: dir}.withDefaults()
 	cfg.MemTable = max(cfg.MemTable, mark.MemTable)
 	if err := os.MkdirAll(dbDir(dir), 0o700); err != nil {
 		return err
 	}
 	watch := newWatch(slog.New(slog.DiscardHandler))
-	db, err := openBadger(cfg, cfg.MemTable, watch)
+	db, err := openBadger(dir, cfg.badgerOptions(watch))
 	if err != nil {
 		return err
 	}
@@ -150,7 +144,11 @@ func (w *wreck) rebuild(dir string, mark tide, s *Summary) (err error) {
 	if err = errors.Join(err, db.Close(), watch.err()); err != nil {
 		return err
 	}
-	return writeTide(dir, tide{Format: formatVersion, Node: cfg.Node, Seq: b.head.seq, ID: b.head.id, MemTable: cfg.MemTable})
+	if mark.Node == 0 {
+		mark.Node = b.head.id.Node()
+	}
+	s.Node = mark.Node
+	return writeTide(dir, tide{Format: formatVersion, Node: mark.Node, Seq: b.head.seq, ID: b.head.id, MemTable: cfg.MemTable})
 }
 
 type rebuilder struct {
@@ -158,7 +156,8 @@ type rebuilder struct {
 	out   *badger.WriteBatch
 	there *census
 	done  map[uint64]*bitmap
-	head  head
+	head  head // of the new log: by the old one or its tide mark
+	old   head // of the old log
 	count struct{ live, parked int64 }
 }
 
@@ -199,6 +198,7 @@ func (b *rebuilder) record(e rawEntry) error {
 		b.wreck.report(Finding{Kind: FindDamaged, ID: id, Text: err.Error()})
 		return nil
 	}
+	b.old.seq = max(b.old.seq, seq)
 	b.count.live++
 	if e.key[0] == prefixParked {
 		b.count.parked++
@@ -219,6 +219,7 @@ func (b *rebuilder) meta(e rawEntry) error {
 			b.wreck.report(Finding{Kind: FindDamaged, Where: "head", Text: err.Error()})
 			return nil
 		}
+		b.old.seq, b.old.done = max(b.old.seq, h.seq), max(b.old.done, h.done)
 		b.head.seq = max(b.head.seq, h.seq)
 		if h.id.Compare(b.head.id) > 0 {
 			b.head.id = h.id
@@ -238,33 +239,76 @@ func (b *rebuilder) meta(e rawEntry) error {
 
 // finish writes a ledger that says: complete is whatever is not there. A number
 // that the old ledger did not call complete is reported as lost, but only in
-// chunks of which something is left: of the others nothing is known.
+// chunks of which something is left: of the others nothing is known but how
+// many were complete.
 func (b *rebuilder) finish(s *Summary) error {
-	chunks := (b.head.seq + chunkSeqs - 1) / chunkSeqs
-	for chunk := range chunks {
-		seen, old := b.there.seen[chunk], b.done[chunk]
-		if seen == nil {
-			seen = new(bitmap)
+	lose := func(seq uint64) {
+		s.Lost++
+		b.wreck.report(Finding{Kind: FindMissing, Seq: seq, Text: "accepted, not known to be complete, and not readable"})
+	}
+	known := map[uint64]bool{}
+	for chunk := range b.there.seen {
+		known[chunk] = true
+	}
+	for chunk := range b.done {
+		known[chunk] = true
+	}
+	total := (b.old.seq + chunkSeqs - 1) / chunkSeqs
+	were := (total - min(total, uint64(len(known)))) * chunkSeqs // complete, by the old ledger
+	for _, chunk := range slices.Sorted(maps.Keys(known)) {
+		were += b.lost(chunk, lose)
+	}
+	if were > b.old.done && b.old.done > 0 {
+		s.Lost += int(were - b.old.done)
+		b.wreck.report(Finding{Kind: FindMissing, Text: fmt.Sprintf("about %d more, of which nothing but their count is left", were-b.old.done)})
+	}
+	if n := b.head.seq - min(b.head.seq, b.old.seq); n > 0 {
+		s.Lost += int(n)
+		b.wreck.report(Finding{Kind: FindShort, Text: fmt.Sprintf(
+			"the log ends at number %d, its tide mark stands at %d: the %d between are lost, if they were not complete", b.old.seq, b.head.seq, n)})
+	}
+	return b.settle(known, s)
+}
+
+// lost names what is neither there nor complete in a chunk, and returns how many
+// the old ledger calls complete.
+func (b *rebuilder) lost(chunk uint64, lose func(seq uint64)) uint64 {
+	seen, done := b.there.seen[chunk], b.done[chunk]
+	if seen == nil {
+		seen = new(bitmap)
+	}
+	if done == nil {
+		done = new(bitmap)
+	}
+	for bit := range uint64(chunkSeqs) {
+		seq := chunk*chunkSeqs + 1 + bit
+		if seq <= b.old.seq && !seen.get(bit) && !done.get(bit) {
+			lose(seq)
 		}
-		known := old != nil || b.there.seen[chunk] != nil
-		bits := new(bitmap)
-		for bit := range min(chunkSeqs, b.head.seq-chunk*chunkSeqs) {
-			if seen.get(bit) {
-				continue
-			}
-			bits.set(bit)
-			if known && (old == nil || !old.get(bit)) {
-				s.Lost++
-				b.wreck.report(Finding{Kind: FindMissing, Seq: chunk*chunkSeqs + bit + 1, Text: "accepted, not known to be complete, and not readable"})
+	}
+	return uint64(done.count())
+}
+
+// settle writes the new ledger: in every chunk of which anything is known, and
+// in the last, what is not there is complete; every other chunk is.
+func (b *rebuilder) settle(known map[uint64]bool, s *Summary) error {
+	if last, bit := place(b.head.seq + 1); bit != 0 {
+		known[last] = true
+	}
+	b.head.done = b.head.seq - uint64(b.count.live)
+	for chunk := range known {
+		seen, bits := b.there.seen[chunk], new(bitmap)
+		for bit := range uint64(chunkSeqs) {
+			if chunk*chunkSeqs+bit < b.head.seq && (seen == nil || !seen.get(bit)) {
+				bits.set(bit)
 			}
 		}
-		n := uint64(bits.count())
-		b.head.done += n
-		if n > 0 && n < chunkSeqs {
-			k := chunkKey(nil, chunk)
-			if err := b.out.Set(k, bits.value(k)); err != nil {
-				return err
-			}
+		if n := bits.count(); n == 0 || n == chunkSeqs {
+			continue // nothing is complete, or everything
+		}
+		k := chunkKey(nil, chunk)
+		if err := b.out.Set(k, bits.value(k)); err != nil {
+			return err
 		}
 	}
 	s.LastSeq, s.Waiting, s.Parked, s.Complete = b.head.seq, b.count.live, b.count.parked, b.head.done

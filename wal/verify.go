@@ -43,9 +43,11 @@ func Verify(dir string, report func(Finding)) (Summary, error) {
 	found := &findings{each: report}
 	mark, err := readTide(dir)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	case errors.Is(err, fs.ErrNotExist): // verifyCopy tells whether that matters
+	case errors.Is(err, errDamaged):
 		found.add(Finding{Kind: FindFile, Where: tideName, Text: err.Error()})
+	case err != nil:
+		return s, err
 	}
 	s.Node, s.LastSeq = mark.Node, mark.Seq
 	if err := inspectFiles(dir, found, false); err != nil {
@@ -70,9 +72,9 @@ func verifyCopy(dir string, mark tide, found *findings, s *Summary) (err error) 
 	if err := cloneDatabase(dir, tmp); err != nil {
 		return err
 	}
-	cfg := Config{Dir: tmp, Node: max(mark.Node, 1)}.withDefaults()
+	cfg := Config{Dir: tmp}.withDefaults()
 	w := newWatch(slog.New(slog.DiscardHandler))
-	db, err := openBadger(cfg, max(mark.MemTable, cfg.MemTable), w)
+	db, err := openBadger(tmp, readerOptions(dbDir(tmp), max(cfg.MemTable, mark.MemTable, memTableOf(tmp)), w))
 	if err != nil {
 		found.add(Finding{Kind: FindFile, Where: "db", Text: err.Error()})
 		return nil
@@ -159,6 +161,7 @@ func Salvage(dir, quarantineDir string, report func(Finding)) (Summary, error) {
 	mark, err := readTide(dir)
 	if err != nil {
 		report(Finding{Kind: FindFile, Where: tideName, Text: err.Error()})
+		mark = tide{}
 	}
 	w := newWreck(report)
 	if err := w.collect(dir); err != nil {
@@ -175,13 +178,20 @@ func Salvage(dir, quarantineDir string, report func(Finding)) (Summary, error) {
 		return s, err
 	}
 	s.Quarantine = filepath.Join(quarantineDir, "wal-"+time.Now().UTC().Format("20060102T150405.000"))
-	if err := os.Rename(dir, s.Quarantine); err != nil {
-		return s, fmt.Errorf("move the damaged log: %w", err)
+	return s, swap(fresh, dir, s.Quarantine)
+}
+
+// swap puts fresh in dir's place and what was there in quarantine. There is a
+// log in dir at every moment: one that is not there would be made anew, empty.
+func swap(fresh, dir, quarantine string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE); err != nil {
+		return fmt.Errorf("put the salvaged log in place (it is in %s): %w", fresh, err)
 	}
-	if err := os.Rename(fresh, dir); err != nil {
-		return s, fmt.Errorf("put the salvaged log in place (it is in %s): %w", fresh, err)
+	if err := os.Rename(fresh, quarantine); err != nil {
+		err = fmt.Errorf("move the damaged log to quarantine, which must be on its file system: %w", err)
+		return errors.Join(err, unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE))
 	}
-	return s, syncDir(filepath.Dir(filepath.Clean(dir)))
+	return errors.Join(syncDir(filepath.Dir(quarantine)), syncDir(filepath.Dir(filepath.Clean(dir))))
 }
 
 // ErrNothingToSalvage is returned for a log that opens as it is.
