@@ -91,19 +91,7 @@ func (s *Store) openTree() error {
 	if err := s.checkRoom(s.cfg.MinFreeBytes); err != nil {
 		return nil // Run tries again
 	}
-	opts := badger.DefaultOptions(s.cfg.Dir).
-		WithSyncWrites(true).
-		WithDetectConflicts(false). // there is one writer at a time
-		WithMemTableSize(memTableSize).
-		WithNumMemtables(memTables).
-		WithNumCompactors(2).
-		WithValueThreshold(1 << 20). // everything is smaller: MaxRecordBytes
-		WithValueLogFileSize(1 << 20).
-		WithCompression(options.Snappy).
-		WithBlockCacheSize(blockCache).
-		WithMetricsEnabled(false).
-		WithLogger(badgerLogger{s.log, s.fail})
-	db, err := badger.Open(opts)
+	db, err := badger.Open(treeOptions(s.cfg.Dir, badgerLogger{s.log, s.fail}))
 	if err != nil {
 		return fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err)
 	}
@@ -114,6 +102,21 @@ func (s *Store) openTree() error {
 	defer s.mu.Unlock()
 	s.db = db
 	return nil
+}
+
+func treeOptions(dir string, logger badger.Logger) badger.Options {
+	return badger.DefaultOptions(dir).
+		WithSyncWrites(true).
+		WithDetectConflicts(false). // there is one writer at a time
+		WithMemTableSize(memTableSize).
+		WithNumMemtables(memTables).
+		WithNumCompactors(2).
+		WithValueThreshold(1 << 20). // everything is smaller: MaxRecordBytes
+		WithValueLogFileSize(1 << 20).
+		WithCompression(options.Snappy).
+		WithBlockCacheSize(blockCache).
+		WithMetricsEnabled(false).
+		WithLogger(logger)
 }
 
 // checkFormat refuses what a newer version wrote, and marks what is new.
