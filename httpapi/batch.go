@@ -61,7 +61,7 @@ type batch struct {
 	deadline readDeadline
 	queue    *lineQueue
 
-	// Of the reading goroutine, and of the other one after the join.
+	// Of the reading goroutine, and of the other one once the queue is closed.
 	lines *lineReader
 	form  form
 	cut   bool // the stream ended before its end
@@ -80,17 +80,20 @@ func (b *batch) run() error {
 		b.read()
 	}()
 	stop := context.AfterFunc(b.api.drainCtx, func() { b.deadline.end(b.api.cfg.DrainGrace) })
-	err := b.answer()
-	if err != nil {
-		b.release(b.queue.abort())
-		b.deadline.end(0) // wakes the reader
-	}
-	<-joined
-	stop()
-	if err != nil {
+	complete := false
+	defer func() { // in a panic, too: nobody may read the body after the handler
+		if !complete {
+			b.release(b.queue.abort())
+			b.deadline.end(0) // wakes the reader
+		}
+		<-joined
+		stop()
+	}()
+	if err := b.answer(); err != nil {
 		return err
 	}
-	b.begin() // a batch without lines has an answer, too
+	complete = true // the reader has closed the queue and is gone
+	b.begin()       // a batch without lines has an answer, too
 	if b.cut && !endAfterAnswer(b.x.r.Context()) {
 		return errClientGone // no guard below: the rest of the body must not be taken for a request
 	}
@@ -280,7 +283,7 @@ func (b *batch) appendReceipt(r *Receipt) {
 func (b *batch) appendProblem(p *Problem) {
 	b.api.metrics.refuse(p.Code)
 	if p.private() {
-		b.api.logCause(b.x.r.Context(), "POST /v1/messages/batch", b.x, p.cause)
+		b.api.logCause(b.x, p)
 	}
 	b.out = p.appendJSON(append(b.out, `,"error":`...), b.x.requestID)
 	b.out = append(b.out, "}\n"...)

@@ -192,6 +192,32 @@ func TestBatchKeepsTheConnection(t *testing.T) {
 	}
 }
 
+// What curl does with a large upload: it waits for the server's word before it
+// sends the body.
+func TestBatchExpectContinue(t *testing.T) {
+	w := newWorld(t)
+	conn, err := net.Dial("tcp", w.serve(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/messages/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n",
+		goodKey, typeNDJSON, len(hello))
+	r := bufio.NewReader(conn)
+	if line, err := r.ReadString('\n'); err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+		t.Fatalf("got %q, %v", line, err)
+	}
+	_, _ = r.ReadString('\n')
+	_, _ = io.WriteString(conn, hello)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := batchLines(t, resp.Body); len(lines) != 1 || lines[0].Status != "accepted" {
+		t.Errorf("got %+v", lines)
+	}
+}
+
 // openBatch starts a batch over a raw connection and returns it with the reader
 // of the answer.
 func openBatch(t *testing.T, addr string) (net.Conn, *bufio.Reader) {
@@ -267,6 +293,9 @@ func TestBatchClientDies(t *testing.T) {
 	if n := len(w.log.all()); n != 1 {
 		t.Errorf("%d messages in the log: the line that was cut off was taken", n)
 	}
+	if strings.Contains(w.logged.String(), "ERROR") {
+		t.Errorf("a client that leaves is no error of ours:\n%s", w.logged.String())
+	}
 }
 
 // A client that never reads is not read from any further, and is cut off.
@@ -320,6 +349,20 @@ func TestBatchReaderPanics(t *testing.T) {
 	}
 	if !strings.Contains(w.logged.String(), "boom") {
 		t.Error("the panic is not in the log")
+	}
+}
+
+func TestBatchLogPanics(t *testing.T) {
+	w := newWorld(t)
+	w.log.before = func([]*message.Message) { panic("boom") }
+	conn, r := openBatch(t, w.serve(t))
+	_ = sendChunk(conn, hello+"\n"+hello) // and goes on sending
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != 503 || !resp.Close {
+		t.Errorf("got %d, close %v", resp.StatusCode, resp.Close)
 	}
 }
 

@@ -1,13 +1,18 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +70,62 @@ func BenchmarkSubmit(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkServe does the same over loopback connections, with all that lies
+// between the wire and the handler: the bare handler on a plain server, ours
+// behind its guard.
+func BenchmarkServe(b *testing.B) {
+	for _, name := range []string{"bare", "forebay"} {
+		for _, connections := range []int{32, 1000} {
+			b.Run(fmt.Sprintf("handler=%s/connections=%d", name, connections), func(b *testing.B) {
+				benchmarkServe(b, name == "bare", connections)
+			})
+		}
+	}
+}
+
+func benchmarkServe(b *testing.B, bare bool, connections int) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server, listener := &http.Server{Handler: http.HandlerFunc(bareHandler)}, inner
+	if !bare {
+		api, err := New(Config{Log: instantLog{}, Messages: &memoryMessages{}, Keys: memoryKeys{}, Registerer: prometheus.NewRegistry()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		server, listener = api.Server(), api.Listener(inner, nil)
+	}
+	var served sync.WaitGroup
+	served.Go(func() { _ = server.Serve(listener) })
+	defer served.Wait()
+	defer server.Close()
+	req := []byte(post(benchBody))
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	b.ReportAllocs()
+	b.ResetTimer()
+	var clients sync.WaitGroup
+	for range connections {
+		conn, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		clients.Go(func() {
+			defer conn.Close()
+			answer := make([]byte, 4096)
+			for left.Add(-1) >= 0 {
+				_, _ = conn.Write(req)
+				if n, err := conn.Read(answer); err != nil || !bytes.HasPrefix(answer[:n], []byte("HTTP/1.1 202")) {
+					b.Errorf("got %q, %v", answer[:n], err)
+					return
+				}
+			}
+		})
+	}
+	clients.Wait()
 }
 
 func bareHandler(w http.ResponseWriter, r *http.Request) {

@@ -85,19 +85,25 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 // Validate reports everything that is wrong with the configuration, by field.
-// Zero fields are right: New fills them in.
+// Fields that are zero are right: they stand for their defaults.
 func (c *Config) Validate() error {
+	full := *c
+	full.setDefaults()
+	return full.validate()
+}
+
+func (c *Config) validate() error {
 	var errs []error
 	bad := func(field, rule string, got any) {
 		errs = append(errs, fmt.Errorf("%s: %s, got %v", field, rule, got))
 	}
-	if c.MaxBodyBytes != 0 && (c.MaxBodyBytes < 1<<10 || c.MaxBodyBytes > 64<<20) {
+	if c.MaxBodyBytes < 1<<10 || c.MaxBodyBytes > 64<<20 {
 		bad("max_body_bytes", "want 1 KiB to 64 MiB", c.MaxBodyBytes)
 	}
-	if c.MaxBuffered < 0 || c.MaxBuffered > 0 && c.MaxBuffered < int64(c.MaxBodyBytes) {
-		bad("max_buffered", "want at least max_body_bytes", c.MaxBuffered)
+	if c.MaxBuffered < 2*int64(c.MaxBodyBytes) {
+		bad("max_buffered", "want at least twice max_body_bytes", c.MaxBuffered)
 	}
-	if c.MaxConnections < 0 {
+	if c.MaxConnections < 1 {
 		bad("max_connections", "want at least 1", c.MaxConnections)
 	}
 	for _, d := range []struct {
@@ -107,7 +113,7 @@ func (c *Config) Validate() error {
 		{"read_timeout", c.ReadTimeout}, {"idle_timeout", c.IdleTimeout},
 		{"stream_timeout", c.StreamTimeout}, {"drain_grace", c.DrainGrace},
 	} {
-		if d.value < 0 {
+		if d.value <= 0 {
 			bad(d.field, "want a positive duration", d.value)
 		}
 	}

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -18,6 +17,7 @@ import (
 // that a submission needs, and is not pooled: net/http reads the header values,
 // which point into it, after the handler has returned.
 type exchange struct {
+	route     *route
 	w         http.ResponseWriter
 	r         *http.Request
 	params    httprouter.Params
@@ -78,42 +78,45 @@ func (x *exchange) write(status int, body []byte) {
 // serve runs a handler: the one place where errors are rendered, counted and
 // logged, and where panics end.
 func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request, params httprouter.Params) {
-	x := &exchange{w: w, r: r, params: params, start: time.Now(), requestID: requestID(r.Header)}
+	x := &exchange{route: rt, w: w, r: r, params: params, start: time.Now(), requestID: requestID(r.Header)}
 	x.setValue(valueRequestID, headerRequestID, x.requestID)
 	abort := false
-	if err := a.run(rt, x); err != nil {
-		abort = a.refuse(rt, x, err)
+	if err := a.run(x); err != nil {
+		abort = a.refuse(x, err)
 	}
-	a.account(rt, x)
+	a.account(x)
 	if abort {
 		panic(http.ErrAbortHandler) // closes the connection, without a word
 	}
 }
 
-// run calls the handler and turns a panic into an error.
-func (a *API) run(rt *route, x *exchange) (err error) {
+// run calls the handler and turns a panic into a problem. The connection is not
+// used again: how much of the body was read is not known.
+func (a *API) run(x *exchange) (err error) {
 	defer func() {
 		switch v := recover(); v {
 		case nil:
 		case http.ErrAbortHandler:
 			panic(v)
 		default:
-			err = fmt.Errorf("panic in %s: %v\n%s", rt.label, v, debug.Stack())
+			p := unavailable(fmt.Errorf("panic: %v\n%s", v, debug.Stack()))
+			p.Close = true
+			err = p
 		}
 	}()
-	return rt.handle(x)
+	return x.route.handle(x)
 }
 
 // refuse answers with a problem. It reports whether the connection must be cut
 // off instead, because an answer had begun or nobody is there.
-func (a *API) refuse(rt *route, x *exchange, err error) (abort bool) {
+func (a *API) refuse(x *exchange, err error) (abort bool) {
 	p := problemOf(x.r.Context(), err)
 	x.code = p.Code
-	if rt.submits {
+	if x.route.submits {
 		a.metrics.refuse(p.Code)
 	}
 	if p.private() {
-		a.logCause(x.r.Context(), rt.label, x, p.cause)
+		a.logCause(x, p)
 	}
 	kind := kindOf(p.Code)
 	if x.status != 0 {
@@ -139,7 +142,8 @@ func (a *API) refuse(rt *route, x *exchange, err error) (abort bool) {
 }
 
 // account counts the exchange and logs it at debug level.
-func (a *API) account(rt *route, x *exchange) {
+func (a *API) account(x *exchange) {
+	rt := x.route
 	now := time.Now()
 	took := now.Sub(x.start)
 	rt.metrics.observe(x.status, took)
@@ -167,15 +171,15 @@ func (a *API) account(rt *route, x *exchange) {
 // logCause logs what a client is not told. When a part is missing every request
 // fails with the same cause, so a line a second must do; it says how many others
 // there were.
-func (a *API) logCause(ctx context.Context, label string, x *exchange, cause error) {
+func (a *API) logCause(x *exchange, p *Problem) {
 	now := time.Now().UnixNano()
 	last := a.causeLogged.Load()
 	if now-last < int64(time.Second) || !a.causeLogged.CompareAndSwap(last, now) {
 		a.causesHidden.Add(1)
 		return
 	}
-	a.cfg.Logger.LogAttrs(ctx, slog.LevelError, "request refused",
-		slog.String("route", label), slog.String("code", string(x.code)), slog.String("request_id", x.requestID),
-		slog.String("account", x.account), slog.String("cause", cause.Error()),
+	a.cfg.Logger.LogAttrs(x.r.Context(), slog.LevelError, "request refused",
+		slog.String("route", x.route.label), slog.String("code", string(p.Code)), slog.String("request_id", x.requestID),
+		slog.String("account", x.account), slog.String("cause", p.cause.Error()),
 		slog.Int64("others", a.causesHidden.Swap(0)))
 }

@@ -62,6 +62,9 @@ func (m *metrics) collectors() []prometheus.Collector {
 		}
 	}
 	for i, k := range kinds {
+		if k.code == codeClientGone {
+			continue
+		}
 		collectors = append(collectors, counterOf(&m.refused[i], "messages_refused_total",
 			"Submissions refused, by code.", prometheus.Labels{"code": string(k.code)}))
 	}
@@ -79,10 +82,11 @@ func (m *metrics) accept(msg *message.Message, now time.Time) {
 	m.window.accept(now)
 }
 
-// refuse counts one message that was not taken.
+// refuse counts one message that was not taken. What became of a message whose
+// client left is not known, so that is none.
 func (m *metrics) refuse(code Code) {
 	for i := range kinds {
-		if kinds[i].code == code {
+		if kinds[i].code == code && code != codeClientGone {
 			m.refused[i].Add(1)
 			return
 		}

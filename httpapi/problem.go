@@ -134,13 +134,17 @@ func problemOf(ctx context.Context, err error) *Problem {
 		p.Detail = "The appliance is taking as much as it can."
 	case errors.Is(err, ErrDraining):
 		return drainingProblem()
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return &Problem{Code: codeClientGone, cause: errClientGone}
+	case errors.Is(err, errClientGone), ctx.Err() != nil && errors.Is(err, context.Canceled):
+		p.Code = codeClientGone
 	default:
-		p.Code, p.RetryAfter = CodeUnavailable, 5*time.Second
-		p.Detail = "A part of the appliance is missing at the moment."
+		return unavailable(err)
 	}
 	return p
+}
+
+func unavailable(cause error) *Problem {
+	return &Problem{Code: CodeUnavailable, Detail: "A part of the appliance is missing at the moment.",
+		RetryAfter: 5 * time.Second, cause: cause}
 }
 
 func drainingProblem() *Problem {
