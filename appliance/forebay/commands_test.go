@@ -141,7 +141,7 @@ func TestFailures(t *testing.T) {
 		"serve --config none.yaml":           "none.yaml: no such file",
 		"config check none.yaml":             "none.yaml: no such file",
 		"wal verify":                         "data/wal is no directory with a log",
-		"restore none":                       "open backup",
+		"restore none":                       "none",
 		"backup /tmp":                        "exists; choose another name",
 		"send x --key-file none":             "read API key",
 	} {

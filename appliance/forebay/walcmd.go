@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forebay/appliance"
 	"forebay/httpapi/admin"
 	"forebay/wal"
 )
@@ -157,7 +158,7 @@ func (a *app) walSalvageCommand() *cobra.Command {
 
 func (a *app) backupCommand() *cobra.Command {
 	var force bool
-	cmd := &cobra.Command{Use: "backup FILE", Short: "Write a backup of the log while the appliance runs; - is standard output", Args: exactly("FILE")}
+	cmd := &cobra.Command{Use: "backup FILE", Short: "Write a backup of accounts, log and embedded store while the appliance runs; - is standard output", Args: exactly("FILE")}
 	cmd.Flags().BoolVar(&force, "force", false, "replace FILE")
 	cmd.RunE = a.withClient(func(ctx context.Context, c *admin.Client, args []string) error {
 		if args[0] == "-" {
@@ -211,22 +212,13 @@ func syncDir(dir string) error {
 }
 
 func (a *app) restoreCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "restore FILE", Short: "Make a new log from a backup, with the appliance stopped; - is standard input", Args: exactly("FILE")}
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	cmd := &cobra.Command{Use: "restore FILE", Short: "Make the data directory from a backup, before the first start", Args: exactly("FILE")}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, _, err := a.config()
 		if err != nil {
 			return err
 		}
-		in := a.stdin
-		if args[0] != "-" {
-			f, err := os.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("open backup: %w", err)
-			}
-			defer f.Close()
-			in = f
-		}
-		summary, err := wal.Restore(in, c.LogDir())
+		summary, err := appliance.Restore(cmd.Context(), c, args[0])
 		if err != nil {
 			return err
 		}

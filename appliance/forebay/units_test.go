@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"forebay/appliance/config"
+)
+
+func TestParseMoment(t *testing.T) {
+	for text, want := range map[string]time.Time{
+		"":                     {},
+		"2026-11-23T13:20:00Z": time.Date(2026, 11, 23, 13, 20, 0, 0, time.UTC),
+		"2026-11-23":           time.Date(2026, 11, 23, 0, 0, 0, 0, time.Local),
+	} {
+		if got, err := parseMoment("since", text); err != nil || !got.Equal(want) {
+			t.Errorf("%q: got %v, %v", text, got, err)
+		}
+	}
+	before := time.Now()
+	if got, err := parseMoment("since", "2d"); err != nil || got.Before(before.Add(-48*time.Hour)) || got.After(time.Now().Add(-48*time.Hour)) {
+		t.Errorf("2d: got %v, %v", got, err)
+	}
+}
+
+// The log has no times where the journal adds its own, and only there.
+func TestLoggerUnderTheJournal(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	for stream, wantTime := range map[string]bool{"": true, "1:2": true, fmt.Sprintf("%d:%d", stat.Dev, stat.Ino): false} {
+		for format, mark := range map[string]string{"json": `"time":`, "text": "time="} {
+			if err := f.Truncate(0); err != nil {
+				t.Fatal(err)
+			}
+			logger, err := newLogger(config.Log{Level: "info", Format: format}, f, stream)
+			if err != nil {
+				t.Fatal(err)
+			}
+			logger.Debug("hidden")
+			logger.Info("shown")
+			content, err := os.ReadFile(f.Name())
+			if text := string(bytes.Trim(content, "\x00")); err != nil || strings.Contains(text, mark) != wantTime || !strings.Contains(text, "shown") || strings.Contains(text, "hidden") {
+				t.Errorf("stream %q, %s: %q, %v", stream, format, text, err)
+			}
+		}
+	}
+}
+
+func TestShellQuoteAndReachable(t *testing.T) {
+	for in, want := range map[string]string{"/a/b-c.d": "/a/b-c.d", "/a b": "'/a b'", "it's": `'it'\''s'`} {
+		if got := shellQuote(in); got != want {
+			t.Errorf("shellQuote(%q) = %s, want %s", in, got, want)
+		}
+	}
+	for in, want := range map[string]string{":8080": "127.0.0.1:8080", "0.0.0.0:1": "127.0.0.1:1", "[::]:1": "127.0.0.1:1", "10.0.0.1:1": "10.0.0.1:1"} {
+		if got := reachable(in); got != want {
+			t.Errorf("reachable(%q) = %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestVisible(t *testing.T) {
+	if got := visible("a\x1b[2J\tb\u202ec\n"); got != "a�[2J�b�c�" {
+		t.Errorf("got %q", got)
+	}
+}
