@@ -222,4 +222,3 @@ func checkRecord(t *testing.T, w *world, status int, code string) {
 		t.Errorf("a record at info level:\n%s", text)
 	}
 }
-

@@ -32,25 +32,33 @@ func (a *API) submit(x *exchange) error {
 	if p != nil {
 		return p
 	}
+	receipt, err := a.take(x, &origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)})
+	if err != nil {
+		return err
+	}
+	a.answer(x, receipt)
+	return nil
+}
+
+// take brings the message from the wire into the log.
+func (a *API) take(x *exchange, from *origin) (Receipt, error) {
 	m := &x.message
 	held, p := a.receive(x.r, m, &x.form)
 	if p != nil {
-		return p
+		return Receipt{}, p
 	}
 	defer a.bodies.release(held)
-	from := origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)}
-	if p := a.complete(m, &x.form, &from, x.start); p != nil {
-		return p
+	if p := a.complete(m, &x.form, from, x.start); p != nil {
+		return Receipt{}, p
 	}
 	receipt, err := a.cfg.Log.Append(x.r.Context(), m)
 	if err != nil {
-		return fmt.Errorf("append message: %w", err)
+		return Receipt{}, fmt.Errorf("append message: %w", err)
 	}
 	if !receipt.Replayed {
 		a.metrics.accept(m, x.start)
 	}
-	a.answer(x, receipt)
-	return nil
+	return receipt, nil
 }
 
 // origin is what a message has from its request rather than from its body.
