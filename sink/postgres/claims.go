@@ -29,9 +29,12 @@ type claimKey struct{ account, key string }
 
 func keyOf(r *message.Record) claimKey { return claimKey{r.Account, r.IdempotencyKey} }
 
-// insertKeyed inserts rows of which some have idempotency keys: in one
-// transaction, which is two round trips.
-func (j *job) insertKeyed(ctx context.Context, conn *pgx.Conn, rows []int, ttl time.Duration) (err error) {
+// writeKeyed writes rows. If some of them have idempotency keys, these are claimed
+// first, in the same transaction; otherwise the one statement commits by itself.
+func (s *Store) writeKeyed(ctx context.Context, conn *pgx.Conn, j *job, rows []int, write writer) (err error) {
+	if !j.keyed {
+		return write(ctx, conn, j, rows)
+	}
 	defer func() {
 		if err != nil && !conn.IsClosed() {
 			conn.Exec(ctx, "ROLLBACK") // a connection that cannot even do this is thrown away
@@ -46,17 +49,21 @@ func (j *job) insertKeyed(ctx context.Context, conn *pgx.Conn, rows []int, ttl t
 			}
 		}
 	}
+	ttl := s.cfg.IdempotencyTTL
 	holders, err := j.claim(ctx, conn, first, ttl)
 	if err != nil {
 		return err
 	}
-	batch := &pgx.Batch{}
 	if late := j.contest(rows, holders, ttl); len(late) > 0 {
-		batch.Queue(claimSQL, j.claimArgs(late, ttl)...)
+		if _, err := conn.Exec(ctx, claimSQL, j.claimArgs(late, ttl)...); err != nil {
+			return err
+		}
 	}
-	batch.Queue(j.sql, j.encode(rows)...)
-	batch.Queue("COMMIT")
-	return j.send(ctx, conn, batch)
+	if err := write(ctx, conn, j, rows); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "COMMIT")
+	return err
 }
 
 // claim opens the transaction and claims the keys; it returns who has them.
@@ -148,27 +155,4 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-// send sends the transaction's second half: perhaps claims, then the rows, then
-// COMMIT.
-func (j *job) send(ctx context.Context, conn *pgx.Conn, batch *pgx.Batch) error {
-	answers := conn.SendBatch(ctx, batch)
-	defer answers.Close()
-	if batch.Len() == 3 {
-		if _, err := answers.Exec(); err != nil {
-			return err
-		}
-	}
-	found, err := answers.Query()
-	if err != nil {
-		return err
-	}
-	if err := j.collect(found); err != nil {
-		return err
-	}
-	if _, err := answers.Exec(); err != nil {
-		return err
-	}
-	return answers.Close()
 }

@@ -25,10 +25,8 @@ type job struct {
 	days    []day              // that the ids lie in
 	refused []refused
 
-	sql     string
-	sorted  []int // the rows of one statement, by id
-	columns [len(messageColumns)]column
-	args    []any // the columns
+	sorted []int  // the rows of one statement, by id
+	copied column // what COPY sends
 }
 
 // refused is a row that the database does not take, and why.
@@ -37,13 +35,7 @@ type refused struct {
 	reason error
 }
 
-func newJob() *job {
-	j := &job{at: make(map[message.ID]int), sql: insertSQL()}
-	for i := range j.columns {
-		j.args = append(j.args, &j.columns[i])
-	}
-	return j
-}
+func newJob() *job { return &job{at: make(map[message.ID]int)} }
 
 // begin takes in a batch. Of records that are twice in it the first counts.
 func (j *job) begin(batch []message.Record, now time.Time) {
@@ -77,7 +69,7 @@ func (s *Store) Insert(ctx context.Context, batch []message.Record) ([]sink.Resu
 		j.end()
 		s.jobs.Put(j)
 	}()
-	j.begin(batch, s.now())
+	j.begin(batch, time.Now())
 	if len(batch) == 0 {
 		return nil, nil
 	}
@@ -106,14 +98,7 @@ func (s *Store) insertRows(ctx context.Context, j *job, rows []int) error {
 			return err
 		}
 		j.reset(rows)
-		if j.keyed {
-			return j.insertKeyed(ctx, conn, rows, s.cfg.IdempotencyTTL)
-		}
-		found, err := conn.Query(ctx, j.sql, j.encode(rows)...)
-		if err != nil {
-			return err
-		}
-		return j.collect(found)
+		return s.write(ctx, conn, j, rows)
 	})
 	var fault *refusal
 	switch {
@@ -146,21 +131,6 @@ func (j *job) reset(rows []int) {
 	}
 }
 
-// encode fills the columns with rows, by id: two batches that overlap then take
-// their locks in the same order, and neither has to be rolled back.
-func (j *job) encode(rows []int) []any {
-	j.sorted = append(j.sorted[:0], rows...)
-	slices.SortFunc(j.sorted, func(a, b int) int { return j.batch[a].ID.Compare(j.batch[b].ID) })
-	for c := range messageColumns {
-		spec, col := &messageColumns[c], &j.columns[c]
-		col.reset(spec.oid)
-		for _, i := range j.sorted {
-			spec.put(col, &j.batch[i], &j.results[i].State)
-		}
-	}
-	return j.args
-}
-
 // collect reads the ids of what is new.
 func (j *job) collect(found pgx.Rows) error {
 	defer found.Close()
@@ -173,12 +143,17 @@ func (j *job) collect(found pgx.Rows) error {
 		if !ours {
 			return &errAnswer{fmt.Errorf("the database answers with an id that was not asked for: %s", id)}
 		}
-		j.results[i].Outcome = sink.New
-		if !j.results[i].State.DuplicateOf.IsZero() {
-			j.results[i].Outcome = sink.Duplicate
-		}
+		j.markNew(i)
 	}
 	return found.Err()
+}
+
+// markNew notes that a row is stored now, as what the claims have made of it.
+func (j *job) markNew(i int) {
+	j.results[i].Outcome = sink.New
+	if j.results[i].State.Status == message.Duplicate {
+		j.results[i].Outcome = sink.Duplicate
+	}
 }
 
 // readKnown reads the states of the rows that were there already.

@@ -45,6 +45,7 @@ func (j *journal) String() string {
 type world struct {
 	*Store
 	pg  *sinktest.Postgres
+	url string // of the store's database
 	log *journal
 	n   node
 }
@@ -58,9 +59,24 @@ func testConfig(url string) Config {
 func newWorld(t *testing.T, change func(*Config), options ...sinktest.PostgresOption) *world {
 	t.Helper()
 	pg := sinktest.StartPostgres(t, options...)
-	w := &world{pg: pg, log: &journal{}, n: node{number: 7, at: time.Now()}}
-	w.Store = newStore(t, pg.URL(), w.log, change)
+	w := downWorld(t, pg, pg.URL(), change)
 	sinktest.Start(t, w.Store)
+	return w
+}
+
+// newWorldOn is the same with a new database on a server that others use too.
+func newWorldOn(t *testing.T, pg *sinktest.Postgres, change func(*Config)) *world {
+	t.Helper()
+	w := downWorld(t, pg, pg.NewDatabase(), change)
+	sinktest.Start(t, w.Store)
+	return w
+}
+
+// downWorld is a world whose store does not run yet.
+func downWorld(t *testing.T, pg *sinktest.Postgres, url string, change func(*Config)) *world {
+	t.Helper()
+	w := &world{pg: pg, url: url, log: &journal{}, n: node{number: 7, at: time.Now()}}
+	w.Store = newStore(t, url, w.log, change)
 	return w
 }
 
@@ -75,6 +91,7 @@ func newStore(t *testing.T, url string, log *journal, change func(*Config)) *Sto
 	if err != nil {
 		t.Fatalf("new store: %v", err)
 	}
+	s.watchEvery, s.watchWithin = 50*time.Millisecond, 500*time.Millisecond
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("log of the store:\n%s", log)
@@ -159,7 +176,8 @@ func (w *world) number(t *testing.T, sql string, args ...any) (n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, w.pg.AdminURL())
+	// A superuser gets in when the server is full.
+	conn, err := pgx.Connect(ctx, strings.Replace(w.url, "//forebay@", "//postgres@", 1))
 	if err == nil {
 		defer conn.Close(ctx)
 		err = conn.QueryRow(ctx, sql, args...).Scan(&n)
@@ -168,6 +186,25 @@ func (w *world) number(t *testing.T, sql string, args ...any) (n int) {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return n
+}
+
+// exec changes the database behind the store's back.
+func (w *world) exec(t *testing.T, sql string, args ...any) {
+	t.Helper()
+	if _, err := connect(t, w.url).Exec(context.Background(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// connect opens a connection that is closed when the test ends.
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(context.Background(), url)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
 }
 
 // eventually repeats a check until it succeeds.

@@ -3,7 +3,6 @@ package postgres
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -73,18 +72,6 @@ var messageColumns = [...]columnSpec{
 	{"duplicate_of", "uuid", pgtype.UUIDOID, func(c *column, _ *message.Record, s *message.State) { c.id(s.DuplicateOf) }},
 	jsonColumn("error", func(c *column, _ *message.Record, s *message.State) { putFailure(c, s.Error) }),
 	jsonColumn("attempts", func(c *column, _ *message.Record, s *message.State) { putAttempts(c, s.Attempts) }),
-}
-
-// insertSQL writes the columns of a batch. The arrays are unnested in the select
-// list, where they advance together without being laid down in between.
-func insertSQL() string {
-	var names, arrays []string
-	for i, c := range messageColumns {
-		names = append(names, c.name)
-		arrays = append(arrays, fmt.Sprintf("unnest($%d::%s[])", i+1, c.typ))
-	}
-	return "/* insert */ INSERT INTO messages (" + strings.Join(names, ", ") + ") SELECT " + strings.Join(arrays, ", ") +
-		" ON CONFLICT (id) DO NOTHING RETURNING id"
 }
 
 // The forms of what stands as json in a column.

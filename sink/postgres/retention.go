@@ -28,8 +28,8 @@ func (s *Store) maintain(ctx context.Context) {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
 	for {
-		for _, duty := range []func(context.Context) error{s.prepareDays, s.dropPartitions, s.dropClaims, s.dropSetAside} {
-			if err := duty(ctx); err != nil && ctx.Err() == nil {
+		for _, duty := range []func(context.Context, time.Time) error{s.prepareDays, s.dropPartitions, s.dropClaims, s.dropSetAside} {
+			if err := duty(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				s.logger.Warn("upkeep of the database fails", "error", err)
 			}
 		}
@@ -42,15 +42,15 @@ func (s *Store) maintain(ctx context.Context) {
 }
 
 // prepareDays makes the partitions of the next days.
-func (s *Store) prepareDays(ctx context.Context) error {
+func (s *Store) prepareDays(ctx context.Context, now time.Time) error {
 	return s.do(ctx, "create partitions", func(ctx context.Context, conn *pgx.Conn) error {
-		return s.partitions.ensure(ctx, conn, ahead(s.now()))
+		return s.partitions.ensure(ctx, conn, ahead(now))
 	})
 }
 
 // dropPartitions drops the partitions that are past their retention.
-func (s *Store) dropPartitions(ctx context.Context) error {
-	cutoff := s.now().Add(-s.cfg.Retention)
+func (s *Store) dropPartitions(ctx context.Context, now time.Time) error {
+	cutoff := now.Add(-s.cfg.Retention)
 	var days []day
 	err := s.do(ctx, "list partitions", func(ctx context.Context, conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
@@ -117,16 +117,16 @@ func dropPartition(ctx context.Context, conn *pgx.Conn, d day, cutoff time.Time)
 }
 
 // dropClaims deletes expired claims, in small batches.
-func (s *Store) dropClaims(ctx context.Context) error {
+func (s *Store) dropClaims(ctx context.Context, now time.Time) error {
 	return s.deleteRows(ctx, "claims", `/* drop claims */ DELETE FROM claims WHERE expires_at <= $1 AND (account, key) IN (
-		SELECT account, key FROM claims WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, s.now())
+		SELECT account, key FROM claims WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED)`, now)
 }
 
 // dropSetAside deletes messages that were set aside and are past their retention.
-func (s *Store) dropSetAside(ctx context.Context) error {
+func (s *Store) dropSetAside(ctx context.Context, now time.Time) error {
 	return s.deleteRows(ctx, "set_aside", `/* drop set aside */ DELETE FROM set_aside WHERE id IN (
 		SELECT id FROM set_aside WHERE stored_at <= $1 AND id < $3 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)`,
-		s.now().Add(-s.cfg.Retention), [16]byte(dayAt(s.now().Add(-s.cfg.Retention)).firstID()))
+		now.Add(-s.cfg.Retention), [16]byte(dayAt(now.Add(-s.cfg.Retention)).firstID()))
 }
 
 // deleteRows runs a statement that deletes up to $2 rows from before $1 until it

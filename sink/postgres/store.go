@@ -30,11 +30,17 @@ type Store struct {
 	succeeded  atomic.Int64  // when a call last succeeded, Unix ns
 	kick       chan struct{} // asks the watch to look now
 
+	copySQL   string
+	insertSQL string
+	careful   atomic.Int32 // batches that are still to go without COPY
+
+	tracer     *tracer
 	partitions partitions
 	jobs       sync.Pool // of *job
 	complaints complaints
-	now        func() time.Time
 	steps      []migration
+
+	watchEvery, watchWithin time.Duration // shorter in tests
 }
 
 // errNotReady is what calls get before Run has connected.
@@ -54,11 +60,13 @@ func New(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	s := &Store{cfg: cfg, logger: cfg.Logger, poolConfig: pc, kick: make(chan struct{}, 1), now: time.Now, steps: steps}
+	s := &Store{cfg: cfg, logger: cfg.Logger, poolConfig: pc, kick: make(chan struct{}, 1), steps: steps,
+		watchEvery: watchEvery, watchWithin: watchWithin, copySQL: copySQL(), insertSQL: insertSQL()}
 	s.metrics = newMetrics(cfg.Registerer, s.pool.Load)
 	s.jobs.New = func() any { return newJob() }
 	s.complaints.logger = cfg.Logger
-	pc.ConnConfig.Tracer = &tracer{metrics: s.metrics, logger: cfg.Logger, slow: cfg.SlowQuery}
+	s.tracer = &tracer{metrics: s.metrics, logger: cfg.Logger, slow: cfg.SlowQuery}
+	pc.ConnConfig.Tracer = s.tracer
 	pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
 		if s.plain.Load() {
 			withoutLimits(cc)

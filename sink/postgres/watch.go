@@ -65,7 +65,7 @@ func (s *Store) prepare(ctx context.Context, w *watch) error {
 				s.logger.Info("database migrated", "steps", applied, "schema", len(s.steps))
 			}
 			if err == nil {
-				err = s.partitions.ensure(ctx, conn, ahead(s.now()))
+				err = s.partitions.ensure(ctx, conn, ahead(time.Now()))
 			}
 			if err == nil {
 				return nil
@@ -116,7 +116,7 @@ type watch struct {
 }
 
 func (w *watch) run(ctx context.Context) {
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(w.store.watchEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -168,7 +168,7 @@ func (w *watch) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, watchWithin)
+	ctx, cancel := context.WithTimeout(ctx, w.store.watchWithin)
 	defer cancel()
 	var readOnly bool
 	if err = conn.QueryRow(ctx, "SELECT current_setting('transaction_read_only') = 'on'").Scan(&readOnly); err == nil && readOnly {
