@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 )
 
 // version is set by the linker; see the Makefile.
@@ -31,6 +32,11 @@ type signaled struct{ os.Signal }
 
 func (s signaled) Error() string { return "stopped by " + s.String() }
 
+// sameSignal is how soon after the first a second signal is taken for its echo:
+// make, timeout and the like pass on what the terminal or the process group has
+// sent already.
+const sameSignal = time.Second
+
 // withSignals returns a context that the first SIGINT or SIGTERM cancels. A
 // second one ends the process at once: the log does not need the graceful stop.
 func withSignals(parent context.Context) (ctx context.Context, stop func()) {
@@ -40,14 +46,16 @@ func withSignals(parent context.Context) (ctx context.Context, stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		first, ok := <-signals
-		if !ok {
-			return
-		}
-		cancel(signaled{first})
-		if second, ok := <-signals; ok {
-			fmt.Fprintf(os.Stderr, "forebay: second %s, exiting at once\n", second)
-			os.Exit(exitFailure)
+		var first time.Time
+		for s := range signals {
+			switch {
+			case first.IsZero():
+				first = time.Now()
+				cancel(signaled{s})
+			case time.Since(first) > sameSignal:
+				fmt.Fprintf(os.Stderr, "forebay: second signal (%s), exiting at once\n", s)
+				os.Exit(exitFailure)
+			}
 		}
 	}()
 	return ctx, func() {

@@ -71,11 +71,14 @@ func startDev(t *testing.T, dir string, env []string) *devServer {
 	return s
 }
 
-// stop ends it as Ctrl-C does and returns its exit code.
+// stop ends it as Ctrl-C does under make, which may deliver the signal twice, and
+// returns its exit code.
 func (s *devServer) stop(t *testing.T) int {
 	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := s.cmd.Process.Signal(syscall.SIGINT); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Fatal(err)
+		}
 	}
 	if err := <-s.output; err != nil {
 		t.Error(err)
