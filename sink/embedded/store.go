@@ -38,7 +38,7 @@ type Store struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
-	free    func(dir string) (uint64, error)
+	around  surroundings
 	began   time.Time
 
 	broken     atomic.Pointer[string] // what Badger said when it failed; nil: nothing
@@ -64,9 +64,17 @@ var errClosed = errors.New("store is closed")
 // Open opens the store in its directory. If the disk has too little room to do
 // so safely, the store is down and Run opens it when there is. Any other
 // obstacle is an error: the directory is in use, of a newer version, or damaged.
-func Open(cfg Config) (*Store, error) { return open(cfg, freeBytes) }
+func Open(cfg Config) (*Store, error) {
+	return open(cfg, surroundings{free: freeBytes, memTableSize: memTableSize})
+}
 
-func open(cfg Config, free func(string) (uint64, error)) (*Store, error) {
+// surroundings are what tests put something else in place of.
+type surroundings struct {
+	free         func(dir string) (uint64, error)
+	memTableSize int64
+}
+
+func open(cfg Config, around surroundings) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("configure embedded store: %w", err)
 	}
@@ -74,7 +82,7 @@ func open(cfg Config, free func(string) (uint64, error)) (*Store, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of embedded store: %w", err)
 	}
-	s := &Store{cfg: cfg, log: cfg.Logger, free: free, began: time.Now(), fails: make(chan struct{}), turn: make(chan struct{}, 1)}
+	s := &Store{cfg: cfg, log: cfg.Logger, around: around, began: time.Now(), fails: make(chan struct{}), turn: make(chan struct{}, 1)}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -91,7 +99,7 @@ func (s *Store) openTree() error {
 	if err := s.checkRoom(s.cfg.MinFreeBytes); err != nil {
 		return nil // Run tries again
 	}
-	db, err := badger.Open(treeOptions(s.cfg.Dir, badgerLogger{s.log, s.fail}))
+	db, err := badger.Open(treeOptions(s.cfg.Dir, s.around.memTableSize, badgerLogger{s.log, s.fail}))
 	if err != nil {
 		return fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err)
 	}
@@ -104,14 +112,14 @@ func (s *Store) openTree() error {
 	return nil
 }
 
-func treeOptions(dir string, logger badger.Logger) badger.Options {
+func treeOptions(dir string, memTable int64, logger badger.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(true).
 		WithDetectConflicts(false). // there is one writer at a time
-		WithMemTableSize(memTableSize).
+		WithMemTableSize(memTable).
 		WithNumMemtables(memTables).
 		WithNumCompactors(2).
-		WithValueThreshold(1 << 20). // everything is smaller: MaxRecordBytes
+		WithValueThreshold(min(1<<20, memTable/8)). // every record is smaller: MaxRecordBytes
 		WithValueLogFileSize(1 << 20).
 		WithCompression(options.Snappy).
 		WithBlockCacheSize(blockCache).
@@ -176,7 +184,7 @@ func (s *Store) writable(need uint64) error {
 // checkRoom looks at the disk, remembers whether inserts have room there, and
 // returns a *sink.Down if less than need bytes are free.
 func (s *Store) checkRoom(need uint64) error {
-	free, err := s.free(s.cfg.Dir)
+	free, err := s.around.free(s.cfg.Dir)
 	if err != nil {
 		return &sink.Down{Err: fmt.Errorf("look at the disk: %w", err)}
 	}
