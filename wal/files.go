@@ -82,6 +82,10 @@ func inspectFiles(dir string, found *findings, keep bool) error {
 	for _, name := range names {
 		path, err := filepath.Join(dbDir(dir), name), error(nil)
 		switch filepath.Ext(name) {
+		case "", ".vlog":
+			if bad := checkHead(path); bad != nil {
+				damaged(name, bad)
+			}
 		case ".sst":
 			id, ok := table.ParseFileID(name)
 			if tables != nil && (!ok || !tables[id]) {
@@ -105,6 +109,33 @@ func inspectFiles(dir string, found *findings, keep bool) error {
 	}
 	for id := range tables {
 		damaged(table.IDToFilename(id), errors.New("the manifest names it, and it is gone"))
+	}
+	return nil
+}
+
+// checkHead checks the heads of files that hold nothing of ours, but without
+// which Badger does not open, and says nothing that helps.
+func checkHead(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var head [28]byte
+	n, err := io.ReadFull(f, head[:])
+	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+		return err
+	}
+	switch filepath.Base(path) {
+	case badger.KeyRegistryFileName: // base IV, and a text in the clear, for nothing is encrypted
+		if string(head[16:]) != "Hello Badger" {
+			return fmt.Errorf("%w: its head is not that of a key registry", errDamaged)
+		}
+	case "MANIFEST", "DISCARD", "LOCK":
+	default: // key id, base IV
+		if n > 0 && binary.BigEndian.Uint64(head[:]) != 0 {
+			return fmt.Errorf("%w: its head is not that of a file of ours", errDamaged)
+		}
 	}
 	return nil
 }

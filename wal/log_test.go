@@ -3,34 +3,12 @@ package wal
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"forebay/wal/message"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func testConfig(t testing.TB) Config {
-	return Config{Dir: filepath.Join(t.TempDir(), "wal"), Node: 7, MemTable: 4 << 20, MinFreeBytes: 1, BallastBytes: -1}
-}
-
-func openTest(t testing.TB, cfg Config) *Log {
-	t.Helper()
-	l, err := Open(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-func testMessage(i int) *message.Message {
-	return &message.Message{Account: "acme", Channel: message.ChannelStore, Priority: message.Priority(i % 4), Body: fmt.Sprintf("message %d", i)}
-}
 
 func TestAppendNextCompleteReopen(t *testing.T) {
 	ctx := context.Background()

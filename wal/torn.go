@@ -81,15 +81,19 @@ func checkBreak(data []byte, at int, version uint64) error {
 		}
 		return damaged
 	}
+	// Nothing whole follows. The entry was cut if its end was never written.
+	_, size, ok := memSize(data[at:])
+	sumAt := at + size - crc32.Size
+	if ok && sumAt <= len(data) {
+		sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(data[at:sumAt], castagnoli))
+		if bytes.HasPrefix(sum, trimZeros(data[sumAt:min(at+size, len(data))])) {
+			return errCut
+		}
+	}
 	if version != 0 && nearly(data[at:], lastEntry(version)) {
 		return damaged
 	}
-	// Nothing whole follows: the entry was cut if its sum was never written.
-	_, size, ok := memSize(data[at:])
-	if !ok || at+size > len(data)+crc32.Size || zeroSector(data, at, min(at+size, len(data))) {
-		return errCut
-	}
-	if sum := data[min(at+size-crc32.Size, len(data)):min(at+size, len(data))]; len(trimZeros(sum)) == 0 {
+	if !ok || sumAt > len(data) || zeroSector(data, at, min(at+size, len(data))) {
 		return errCut
 	}
 	return damaged
