@@ -108,11 +108,11 @@ func (a *app) bench(ctx context.Context, b *benchFlags) (err error) {
 		return usageError{err}
 	}
 	if b.acked != "" {
-		f, err := os.Create(b.acked)
-		if err != nil {
-			return fmt.Errorf("create file of acknowledged ids: %w", err)
+		f, createErr := os.Create(b.acked)
+		if createErr != nil {
+			return fmt.Errorf("create file of acknowledged ids: %w", createErr)
 		}
-		defer f.Close()
+		defer func() { err = errors.Join(err, f.Close()) }()
 		b.load.Acked = f
 	}
 	if isTerminal(a.stderr) {
