@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"math"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -109,4 +110,27 @@ func (s *Store) Missing(ctx context.Context, node uint16, from, to uint64, limit
 		}
 	}
 	return missing, nil
+}
+
+// FirstSince returns the lowest sequence number among the messages that node
+// accepted at or after t and the database has; 0: there is none.
+func (s *Store) FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error) {
+	var from message.ID // of all
+	if !t.IsZero() {
+		from = idAt(ceilMillis(t))
+	}
+	var first *int64
+	err := s.do(ctx, "first_since", func(ctx context.Context, conn *pgx.Conn) error {
+		// A node's ids and numbers rise together. The newest row is asked first:
+		// for a node that has been silent since, a search by id would read all
+		// that other nodes have stored.
+		return conn.QueryRow(ctx, `/* first since */ SELECT least(
+			(SELECT seq FROM messages WHERE node = $1 AND id >= $2
+				AND (SELECT id >= $2 FROM messages WHERE node = $1 ORDER BY seq DESC LIMIT 1) ORDER BY id LIMIT 1),
+			(SELECT min(seq) FROM set_aside WHERE node = $1 AND id >= $2))`, int32(node), [16]byte(from)).Scan(&first)
+	})
+	if err != nil || first == nil {
+		return 0, err
+	}
+	return uint64(*first), nil
 }
