@@ -38,8 +38,13 @@ func connectionLimit(cfg config.Config) (int, error) {
 const gcPercent = 400
 
 // TuneRuntime sets the Go runtime's collector for a process that is one
-// appliance.
-func TuneRuntime(cfg config.Config) {
-	debug.SetMemoryLimit(int64(cfg.Memory.Limit))
-	debug.SetGCPercent(gcPercent)
+// appliance. gogc and gomemlimit are the variables of those names: who sets
+// them knows better.
+func TuneRuntime(cfg config.Config, gogc, gomemlimit string) {
+	if gomemlimit == "" {
+		debug.SetMemoryLimit(int64(cfg.Memory.Limit))
+	}
+	if gogc == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 }

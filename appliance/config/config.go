@@ -61,7 +61,7 @@ type HTTP struct {
 	// TLSCertFile and TLSKeyFile are PEM files for the public API, both or none.
 	TLSCertFile string `yaml:"tls_cert_file" change:"live"`
 	TLSKeyFile  string `yaml:"tls_key_file" change:"live"`
-	// MaxBodyBytes bounds one message, 1 KiB to 2 MiB: a record of the log must
+	// MaxBodyBytes bounds one message, 1 KiB to 960 KiB: a record of the log must
 	// fit into one of its transactions. Default 256 KiB.
 	MaxBodyBytes Size `yaml:"max_body_bytes" change:"live"`
 	// MaxConnections bounds the open client connections, 1 to 1,000,000, and

@@ -88,7 +88,7 @@ func TestProblems(t *testing.T) {
 		"threshold":            {text: "buffer:\n  capacity: 1000\n  backpressure_threshold: 2000", want: []string{":3: buffer.backpressure_threshold: 2000 is out of range; write 1 to buffer.capacity, which is 1000"}},
 		"zero for auto":        {text: "buffer: {capacity: 0}", want: []string{`:1: buffer.capacity: "0" is too small`}},
 		"pool":                 {text: "database: {max_pool_size: 5}", want: []string{"database.min_pool_size: 10 is out of range; write 0 to database.max_pool_size, which is 5"}},
-		"body":                 {text: "http: {max_body_bytes: 3MiB}", want: []string{":1: http.max_body_bytes: 3MiB is out of range; write 1KiB to 2MiB"}},
+		"body":                 {text: "http: {max_body_bytes: 3MiB}", want: []string{":1: http.max_body_bytes: 3MiB is out of range; write 1KiB to 960KiB"}},
 		"node":                 {text: "node: 65536", want: []string{`:1: node: "65536" is not between 0 and 65535`}},
 		"twice":                {text: "node: 1\nnode: 2", want: []string{":2: node: is there twice, first in line 1"}},
 		"shape":                {text: "buffer: 5\nnode: [1]\nchannels: {webhook: {allow_cidrs: x}}", want: []string{":1: buffer: is a single value; write its keys", ":2: node: is a list; write a single value", ":3: channels.webhook.allow_cidrs: is a single value; write a list"}},

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxBody        = 2 * MiB // a record must fit one transaction of the log
+	maxBody        = 960 * KiB // a record must fit one transaction of the log, and stay out of its value log
 	minMemoryLimit = 64 * MiB
 	minLogDisk     = 64 * MiB
 	maxSocketPath  = 107 // sockaddr_un

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"forebay/appliance"
 	"forebay/appliance/config"
 )
 
@@ -65,9 +65,7 @@ func (a *app) serve(ctx context.Context, c config.Config, dev bool) (err error) 
 	if keys := config.Inactive(c); len(keys) > 0 {
 		logger.Warn("these keys are set and have no effect in this version", "keys", keys)
 	}
-	if a.env("GOMEMLIMIT") == "" { // who sets it knows better
-		debug.SetMemoryLimit(int64(c.Memory.Limit))
-	}
+	appliance.TuneRuntime(c, a.env("GOGC"), a.env("GOMEMLIMIT"))
 	s, err := a.build(c, buildVersion(a.version).Version, logger)
 	if err != nil {
 		return explain(err, c)
