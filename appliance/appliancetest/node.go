@@ -86,6 +86,12 @@ func StartIn(tb testing.TB, c config.Config) *Node {
 	return n
 }
 
+// Target is the node as a client sees it.
+func (n *Node) Target() Target { return Target{n.URL, n.Key, n.Client} }
+
+// Dir is the node's data directory.
+func (n *Node) Dir() string { return n.config.DataDir }
+
 func (n *Node) waitReady() {
 	n.tb.Helper()
 	Eventually(n.tb, 30*time.Second, "the appliance is ready", func() bool {

@@ -27,8 +27,11 @@ type Process struct {
 	Key    string
 	Dir    string // data_dir
 
+	Client *http.Client
+
 	tb   testing.TB
 	env  []string
+	open uint64 // RLIMIT_NOFILE of the process; 0: that of the test
 	cmd  *exec.Cmd
 	mu   sync.Mutex
 	tail []string // of what it logged
@@ -73,8 +76,19 @@ func RemoveBinary() {
 // account "acme" with a key. It is killed when the test ends.
 func StartProcess(tb testing.TB, dir string, settings ...string) *Process {
 	tb.Helper()
+	p := NewProcess(tb, dir, settings...)
+	p.Start()
+	p.Key = p.account()
+	return p
+}
+
+// NewProcess prepares the same and starts nothing.
+func NewProcess(tb testing.TB, dir string, settings ...string) *Process {
+	tb.Helper()
 	api, ops := freePort(tb), freePort(tb)
 	p := &Process{tb: tb, Dir: dir, URL: "http://" + api, OpsURL: "http://" + ops}
+	p.Client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true}}
+	tb.Cleanup(p.Client.CloseIdleConnections)
 	config := filepath.Join(tb.TempDir(), "forebay.yaml")
 	if err := os.WriteFile(config, []byte("node: 1\n"), 0o600); err != nil {
 		tb.Fatal(err)
@@ -83,10 +97,15 @@ func StartProcess(tb testing.TB, dir string, settings ...string) *Process {
 		"FOREBAY_HTTP_OPS_LISTEN="+ops, "FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB", "FOREBAY_LOG_LEVEL=warn")
 	p.env = append(p.env, settings...)
 	tb.Cleanup(p.Kill)
-	p.Start()
-	p.Key = p.account()
 	return p
 }
+
+// LimitFiles sets how many files the process may open when it is started next,
+// with prlimit: soft and hard limit.
+func (p *Process) LimitFiles(n uint64) { p.open = n }
+
+// Target is the process as a client sees it.
+func (p *Process) Target() Target { return Target{p.URL, p.Key, p.Client} }
 
 func freePort(tb testing.TB) string {
 	tb.Helper()
@@ -108,8 +127,11 @@ func (p *Process) Start() {
 // Spawn starts the process and does not wait.
 func (p *Process) Spawn() {
 	p.tb.Helper()
-	p.cmd = exec.Command(Binary(p.tb), "serve")
-	p.cmd.Env = p.env
+	p.cmd = p.Command("serve")
+	if p.open > 0 {
+		p.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", p.open, p.open)}, p.cmd.Args...)...)
+		p.cmd.Env = p.env
+	}
 	out, err := p.cmd.StderrPipe()
 	if err != nil {
 		p.tb.Fatal(err)
@@ -122,6 +144,15 @@ func (p *Process) Spawn() {
 		p.keepTail(out)
 		done <- cmd.Wait()
 	}(p.cmd, p.done)
+}
+
+// Command is any forebay command with the environment of this process: the same
+// configuration, so the same data and admin socket.
+func (p *Process) Command(args ...string) *exec.Cmd {
+	p.tb.Helper()
+	cmd := exec.Command(Binary(p.tb), args...)
+	cmd.Env = p.env
+	return cmd
 }
 
 const tailLines = 40
@@ -155,7 +186,8 @@ func (p *Process) AwaitReady(limit time.Duration) {
 			p.tb.Fatalf("forebay ended: %v\n%s", err, p.Log())
 		case <-time.After(5 * time.Millisecond):
 		}
-		if r, err := http.Get(p.URL + "/readyz"); err == nil {
+		if r, err := p.Client.Get(p.URL + "/readyz"); err == nil {
+			io.Copy(io.Discard, r.Body)
 			r.Body.Close()
 			if r.StatusCode == http.StatusOK {
 				return
