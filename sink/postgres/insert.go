@@ -137,11 +137,11 @@ func (j *job) collect(found pgx.Rows) error {
 	for found.Next() {
 		var id message.ID
 		if copy(id[:], found.RawValues()[0]) != len(id) {
-			return &errAnswer{errors.New("the database answers with an id that is none")}
+			return &answerError{errors.New("the database answers with an id that is none")}
 		}
 		i, ours := j.at[id]
 		if !ours {
-			return &errAnswer{fmt.Errorf("the database answers with an id that was not asked for: %s", id)}
+			return &answerError{fmt.Errorf("the database answers with an id that was not asked for: %s", id)}
 		}
 		j.markNew(i)
 	}
@@ -208,10 +208,10 @@ func (s *Store) states(ctx context.Context, ids []message.ID) (map[message.ID]me
 		for rows.Next() {
 			var scan stateScan
 			if err := rows.Scan(scan.targets()...); err != nil {
-				return &errAnswer{err}
+				return &answerError{err}
 			}
 			if states[scan.id], err = scan.state(); err != nil {
-				return &errAnswer{err}
+				return &answerError{err}
 			}
 		}
 		return rows.Err()

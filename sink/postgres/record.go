@@ -243,17 +243,17 @@ func scanRecord(row pgx.CollectableRow) (message.Record, error) {
 	err := row.Scan(append(s.targets(), &seq, &r.Test, &r.Account, &channel, &priority, &to, &subject, &body, &html, &template,
 		&clientRef, &metadata, &callback, &key, &fingerprint, &traceparent, &request, &sendAt, &ttl)...)
 	if err != nil {
-		return r, &errAnswer{err}
+		return r, &answerError{err}
 	}
 	r.ID, r.Seq = s.id, uint64(seq)
 	if r.State, err = s.state(); err != nil {
-		return r, &errAnswer{err}
+		return r, &answerError{err}
 	}
 	var known [2]bool
 	r.Channel, known[0] = message.ParseChannel(channel)
 	r.Priority, known[1] = message.ParsePriority(priority)
 	if !known[0] || !known[1] {
-		return r, &errAnswer{fmt.Errorf("message %s has the unknown channel %q or priority %q", r.ID, channel, priority)}
+		return r, &answerError{fmt.Errorf("message %s has the unknown channel %q or priority %q", r.ID, channel, priority)}
 	}
 	r.To, r.Subject, r.Body, r.HTML = string(to), string(subject), string(body), string(html)
 	r.ClientRef, r.CallbackURL, r.IdempotencyKey = string(clientRef), string(callback), string(key)
@@ -261,7 +261,7 @@ func scanRecord(row pgx.CollectableRow) (message.Record, error) {
 	r.SendAt, r.TTL = time.Time(sendAt), time.Duration(ttl)*time.Second
 	copy(r.Fingerprint[:], fingerprint)
 	if err := readPayload(&r, template, metadata); err != nil {
-		return r, &errAnswer{err}
+		return r, &answerError{err}
 	}
 	return r, nil
 }

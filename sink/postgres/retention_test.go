@@ -59,6 +59,15 @@ func testPartitionsOnDemand(t *testing.T, pg *sinktest.Postgres) {
 		}
 	}
 	w.checkAll(t)
+	// A partition of an operator's own takes what lies in it.
+	old := dayAt(time.Now().Add(-200 * dayLong))
+	w.exec(t, fmt.Sprintf("CREATE TABLE archive PARTITION OF messages FOR VALUES FROM ('%s') TO ('%s')", (old-10).firstID(), (old+10).firstID()))
+	w.n.at = old.begin()
+	r := w.n.record("body")
+	w.insert(t, r)
+	if n := w.number(t, "SELECT count(*) FROM archive"); n != 1 {
+		t.Errorf("%d messages in the operator's partition, want 1", n)
+	}
 	// One that an operator has detached is put back, with what is in it.
 	detached := dayOf(batch[2].ID).table()
 	w.exec(t, "ALTER TABLE messages DETACH PARTITION "+detached)

@@ -106,12 +106,12 @@ func queryAside(ctx context.Context, conn *pgx.Conn, sql string, args ...any) ([
 			e   message.Entry
 		)
 		if err := row.Scan(&id, &seq, &e.Payload, &e.Progress); err != nil {
-			return message.Record{}, &errAnswer{err}
+			return message.Record{}, &answerError{err}
 		}
 		e.ID, e.Seq = id, uint64(seq)
 		r, err := e.Record()
 		if err != nil {
-			return r, &errAnswer{err}
+			return r, &answerError{err}
 		}
 		return r, nil
 	})

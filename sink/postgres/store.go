@@ -119,15 +119,15 @@ func (s *Store) do(ctx context.Context, op string, call func(context.Context, *p
 	return s.judge(ctx, op, err)
 }
 
-// errAnswer marks an error that says what the database holds, not that it fails.
-type errAnswer struct{ err error }
+// answerError marks an error that says what the database holds, not that it fails.
+type answerError struct{ err error }
 
-func (e *errAnswer) Error() string { return e.err.Error() }
-func (e *errAnswer) Unwrap() error { return e.err }
+func (e *answerError) Error() string { return e.err.Error() }
+func (e *answerError) Unwrap() error { return e.err }
 
 // judge translates the error of a call.
 func (s *Store) judge(ctx context.Context, op string, err error) error {
-	var answer *errAnswer
+	var answer *answerError
 	switch {
 	case errors.As(err, &answer):
 		return fmt.Errorf("%s: %w", op, answer.err)
