@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -152,17 +153,19 @@ func (m *model) Next(t *rapid.T) {
 	if err != nil || len(got) == 0 || len(got) > n {
 		t.Fatalf("%d messages, %v", len(got), err)
 	}
+	var came [message.Lanes]int
 	for _, e := range got {
-		m.take(t, e)
+		m.take(t, e, &came)
 	}
 }
 
 // take checks that e may be handed out now: the first of its lane, or one that
-// came back from parking, and nothing waits in a higher lane.
-func (m *model) take(t *rapid.T, e message.Entry) {
+// came back from parking, and nothing waits in a higher lane, but for those whose
+// place in this batch was taken by what came back meanwhile.
+func (m *model) take(t *rapid.T, e message.Entry, came *[message.Lanes]int) {
 	lane := e.ID.Lane()
 	for higher := range lane {
-		if len(m.waiting[higher]) > 0 {
+		if len(m.waiting[higher]) > came[higher] {
 			t.Fatalf("%s of lane %s is handed out, %d wait in lane %s", e.ID, lane, len(m.waiting[higher]), higher)
 		}
 	}
@@ -173,10 +176,11 @@ func (m *model) take(t *rapid.T, e message.Entry) {
 			t.Fatalf("%s is handed out, and is not the first of lane %s, nor came back", e.ID, lane)
 		}
 		delete(m.parked, e.ID)
+		came[lane]++
 	} else {
 		m.waiting[lane] = w[1:]
 	}
-	if string(e.Payload) != string(m.payload[e.ID]) || string(e.Progress) != m.state[e.ID] {
+	if !bytes.Equal(e.Payload, m.payload[e.ID]) || string(e.Progress) != m.state[e.ID] {
 		t.Fatalf("%s has another payload or progress %q, want %q", e.ID, e.Progress, m.state[e.ID])
 	}
 	m.taken[e.ID] = e

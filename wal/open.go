@@ -207,9 +207,10 @@ func examine(cfg Config, found *findings) (mark tide, err error) {
 // not closed cleanly must be read with those it was written with: Badger ends
 // the process otherwise.
 func openSized(cfg Config, mark tide, w *watch) (*badger.DB, error) {
-	size := max(cfg.MemTable, mark.MemTable, memTableOf(cfg.Dir))
-	db, err := openBadger(cfg.Dir, badgerOptions(dbDir(cfg.Dir), size, w))
-	if err != nil || size == cfg.MemTable {
+	written := cfg
+	written.MemTable = max(cfg.MemTable, mark.MemTable, memTableOf(cfg.Dir))
+	db, err := openBadger(cfg.Dir, written.badgerOptions(w))
+	if err != nil || written.MemTable == cfg.MemTable {
 		return db, err
 	}
 	if err := db.Close(); err != nil {

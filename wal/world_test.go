@@ -27,7 +27,7 @@ import (
 const childEnv = "FOREBAY_WAL_CHILD"
 
 func TestMain(m *testing.M) {
-	parts := map[string]func() error{"write": childWrite, "open": childOpen, "acked": childAcked, "descriptors": childDescriptors}
+	parts := map[string]func() error{"write": childWrite, "open": childOpen, "descriptors": childDescriptors}
 	if part := parts[os.Getenv(childEnv)]; part != nil {
 		if err := part(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
