@@ -18,7 +18,7 @@ const (
 // and the store. What is in neither is missing, and there must be none.
 func (a *Appliance) audit(ctx context.Context, since time.Time) (admin.Audit, error) {
 	last := a.log.Stats().LastSeq
-	first, err := a.store.(firstSince).FirstSince(ctx, a.cfg.Node, since)
+	first, err := a.store.FirstSince(ctx, a.cfg.Node, since)
 	if err != nil {
 		return admin.Audit{}, fmt.Errorf("find the first message: %w", forOperators(fromStore(err)))
 	}
@@ -79,8 +79,4 @@ func (a *Appliance) auditStretch(ctx context.Context, from, to uint64, out *admi
 	out.Stored += tally.Stored
 	out.Final += tally.Final
 	return nil
-}
-
-type firstSince interface {
-	FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error)
 }

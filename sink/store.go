@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"forebay/wal/message"
 )
@@ -44,6 +45,10 @@ type Store interface {
 	// Missing returns the sequence numbers in [from, to] of node that the
 	// store does not have, ascending, at most limit of them.
 	Missing(ctx context.Context, node uint16, from, to uint64, limit int) ([]uint64, error)
+
+	// FirstSince returns the lowest sequence number of the messages of node that
+	// were accepted at t or later and are in the store; 0: there are none.
+	FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error)
 
 	// Health says whether the store answers. It does not block.
 	Health() Health

@@ -86,18 +86,10 @@ func (s *suite) testMissing(t *testing.T) {
 	}
 }
 
-// firstSincer is what an audit needs of a store beside sink.Store.
-type firstSincer interface {
-	FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error)
-}
-
 // testFirstSince: where a node's numbers begin at a time, past what other nodes
 // accepted.
 func (s *suite) testFirstSince(t *testing.T) {
-	store, ok := s.store.(firstSincer)
-	if !ok {
-		return // this store does not offer it
-	}
+	store := s.store
 	n, other, silent := s.node(), s.node(), s.node()
 	account := s.account()
 	other.ms = n.ms
