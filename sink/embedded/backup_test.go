@@ -12,6 +12,7 @@ import (
 )
 
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	s, err := Open(Config{Dir: filepath.Join(t.TempDir(), "store")})
 	if err != nil {

@@ -4,11 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/dgraph-io/badger/v4"
 
 	"forebay/wal/message"
 )
@@ -43,55 +42,42 @@ func batches(n, size, body int) [][]message.Record {
 // bare Badger write batch of the same records' bytes, with the same sync.
 func BenchmarkInsert(b *testing.B) {
 	for _, body := range []int{200, 4000} {
-		all := batches(100, 1000, body)
-		b.Run(fmt.Sprintf("body=%d/store", body), func(b *testing.B) {
-			s, err := Open(Config{Dir: b.TempDir(), MinFreeBytes: leastFree})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			ms := uint64(0)
-			b.ResetTimer()
-			for i := range b.N {
-				batch := all[i%len(all)]
-				if i%len(all) == 0 && i > 0 { // new ids
-					ms += 1_000_000
-				}
-				for j := range batch {
-					if ms > 0 {
-						id := batch[j].ID
-						batch[j].ID = message.NewID(id.Millis()+1_000_000, id.Counter(), 1, message.Normal, uint64(j))
-					}
-				}
-				if _, err := s.Insert(context.Background(), batch); err != nil {
+		all := batches(50, 1000, body)
+		run := func(name string, insert func(*Store, []message.Record) error) {
+			b.Run(fmt.Sprintf("body=%d/by=%s", body, name), func(b *testing.B) {
+				s, err := Open(Config{Dir: b.TempDir(), MinFreeBytes: leastFree})
+				if err != nil {
 					b.Fatal(err)
 				}
-			}
-			b.ReportMetric(float64(b.N*1000)/b.Elapsed().Seconds(), "rows/s")
-			b.StopTimer()
-			b.ReportMetric(float64(diskBytes(s.cfg.Dir))/float64(b.N*1000), "disk-B/row")
-		})
-		b.Run(fmt.Sprintf("body=%d/bare", body), func(b *testing.B) {
-			s, err := Open(Config{Dir: b.TempDir(), MinFreeBytes: leastFree})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			b.ResetTimer()
-			for i := range b.N {
-				wb := s.db.NewWriteBatch()
-				for j := range all[i%len(all)] {
-					r := &all[i%len(all)][j]
-					key := messageKey(message.NewID(r.ID.Millis()+uint64(i), r.ID.Counter(), 1, message.Normal, uint64(j)))
-					if err := wb.SetEntry(badger.NewEntry(key, r.Message.Append(nil))); err != nil {
+				defer s.Close()
+				for i := range b.N {
+					b.StopTimer()
+					batch := slices.Clone(all[i%len(all)])
+					for j := range batch { // a later time each time round
+						id := batch[j].ID
+						batch[j].ID = message.NewID(id.Millis()+uint64(i/len(all))*100_000, id.Counter(), 1, message.Normal, uint64(j))
+						batch[j].Seq += uint64(i/len(all)) * 50_000
+					}
+					b.StartTimer()
+					if err := insert(s, batch); err != nil {
 						b.Fatal(err)
 					}
 				}
-				if err := wb.Flush(); err != nil {
-					b.Fatal(err)
+				b.ReportMetric(float64(b.N*1000)/b.Elapsed().Seconds(), "rows/s")
+			})
+		}
+		run("store", func(s *Store, batch []message.Record) error {
+			_, err := s.Insert(context.Background(), batch)
+			return err
+		})
+		run("bare", func(s *Store, batch []message.Record) error {
+			wb := s.db.NewWriteBatch()
+			for j := range batch {
+				if err := wb.Set(messageKey(batch[j].ID), batch[j].Message.Append(nil)); err != nil {
+					return err
 				}
 			}
-			b.ReportMetric(float64(b.N*1000)/b.Elapsed().Seconds(), "rows/s")
+			return wb.Flush()
 		})
 	}
 }

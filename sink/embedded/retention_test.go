@@ -20,6 +20,7 @@ import (
 // round of retention there are the messages younger than the limit with all
 // their keys, and no key of any other.
 func TestRetentionDeletesWhatIsOldAndNothingElse(t *testing.T) {
+	t.Parallel()
 	const limit = 24 * time.Hour
 	w := newWorld(t, func(c *Config) { c.Retention, c.ClaimTTL = limit, time.Hour })
 	rapid.Check(t, func(t *rapid.T) {
@@ -98,6 +99,7 @@ func (w *world) clear() {
 // does not grow with what it took in. Its memtables are small, so that there
 // are many tables and compactions all the same.
 func TestRetentionGivesSpaceBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Retention, c.ClaimTTL = 24*time.Hour, time.Hour })
 	w.memTable = 2 << 20
 	w.reopen()
@@ -136,6 +138,7 @@ func TestRetentionGivesSpaceBack(t *testing.T) {
 // TestRetentionLeavesWhatItCannotRead: a damaged message stays, is named, and
 // does not keep the others.
 func TestRetentionLeavesWhatItCannotRead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Retention, c.ClaimTTL = 24*time.Hour, time.Hour })
 	w.accepted = time.Now().Add(-48 * time.Hour)
 	var batch []message.Record
@@ -158,6 +161,7 @@ func TestRetentionLeavesWhatItCannotRead(t *testing.T) {
 
 // TestRetentionGoesOnWhenInsertsStop: a full disk is what retention cures.
 func TestRetentionGoesOnWhenInsertsStop(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Retention, c.ClaimTTL, c.MinFreeBytes = 24*time.Hour, time.Hour, 100<<20 })
 	w.accepted = time.Now().Add(-48 * time.Hour)
 	w.insert(w.accept(message.Message{Body: "hello"}))
@@ -176,6 +180,7 @@ func TestRetentionGoesOnWhenInsertsStop(t *testing.T) {
 
 // TestForEver: without a limit nothing goes.
 func TestForEver(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.Retention = forEver })
 	w.accepted = time.Unix(1_000_000_000, 0)
 	w.insert(w.accept(message.Message{Body: "hello"}))
@@ -191,6 +196,7 @@ func TestForEver(t *testing.T) {
 // named, and what Count and Missing say is then the truth; a damaged count is
 // made anew.
 func TestScrub(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	var batch []message.Record
 	for range 3000 {
@@ -233,6 +239,7 @@ func TestScrub(t *testing.T) {
 // TestInsertPassesDamage: a damaged count, claim or message fails no batch; the
 // count is made anew, and the message replaced by what the log has.
 func TestInsertPassesDamage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	first := w.insert(w.accept(message.Message{Account: "a", IdempotencyKey: "k", Body: "hello"}), w.accept(message.Message{Account: "a"}))
 	w.edit(func(txn *badger.Txn) error {

@@ -13,30 +13,33 @@ import (
 // again: what Badger holds in memory may not be what is on disk.
 var ErrFailed = errors.New("embedded store has failed")
 
+// duty is something that Run does now and then.
+type duty struct {
+	what  string
+	every time.Duration
+	do    func(context.Context) error
+	next  time.Time // zero: at once
+}
+
+// retryDuty is how long a duty rests that could not be done.
+const retryDuty = time.Minute
+
 // Run implements sink.Store: it opens the store if Open could not, watches the
 // disk, deletes what is too old and looks for what is lost, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	retention := duty{what: "delete old messages", every: retentionInterval, do: s.retain}
+	scrub := duty{what: "look for lost messages", every: scrubInterval, do: s.scrub}
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
-	var retained, scrubbed time.Time // when it was last done to the end
 	for {
 		if err := s.look(); err != nil {
 			return err
 		}
-		if s.opened() && time.Since(retained) >= retentionInterval {
-			if err := s.retain(ctx); err == nil {
-				retained = time.Now()
-			} else if !s.passing(ctx, err) {
-				s.log.Error("Old messages cannot be deleted.", "err", err)
-				retained = time.Now() // not every second
-			}
+		if s.miscounted.Swap(false) {
+			scrub.next = time.Time{}
 		}
-		if s.opened() && (time.Since(scrubbed) >= scrubInterval || s.miscounted.Swap(false)) {
-			if err := s.scrub(ctx); err != nil && !s.passing(ctx, err) {
-				s.log.Error("The store cannot be checked.", "err", err)
-			}
-			scrubbed = time.Now()
-		}
+		s.perform(ctx, &retention)
+		s.perform(ctx, &scrub)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -44,6 +47,23 @@ func (s *Store) Run(ctx context.Context) error {
 			return fmt.Errorf("%w: %s", ErrFailed, *s.broken.Load())
 		case <-watch.C:
 		}
+	}
+}
+
+// perform does a duty if it is time. What hinders it is logged, unless it is
+// being stopped, or the store is down and says so itself.
+func (s *Store) perform(ctx context.Context, d *duty) {
+	if !s.opened() || time.Now().Before(d.next) {
+		return
+	}
+	err := d.do(ctx)
+	d.next = time.Now().Add(d.every)
+	if err == nil {
+		return
+	}
+	d.next = time.Now().Add(min(d.every, retryDuty))
+	if down := (*sink.Down)(nil); ctx.Err() == nil && !errors.As(err, &down) {
+		s.log.Error("The store cannot "+d.what+".", "err", err)
 	}
 }
 
@@ -57,11 +77,4 @@ func (s *Store) look() error {
 		s.log.Error("The store takes nothing more.", "err", err)
 	}
 	return nil
-}
-
-// passing reports whether an error of a background duty needs no word: it is
-// being stopped, or the store is down and says so itself.
-func (s *Store) passing(ctx context.Context, err error) bool {
-	var down *sink.Down
-	return ctx.Err() != nil || errors.As(err, &down)
 }

@@ -23,6 +23,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	sinktest.StoreSuite(t, func(t *testing.T) sink.Store {
 		s, err := Open(Config{Dir: t.TempDir(), ClaimTTL: time.Minute, MinFreeBytes: leastFree})
 		if err != nil {
@@ -35,6 +36,7 @@ func TestConformance(t *testing.T) {
 // TestDurable: what Insert has taken is there after a clean start and after a
 // crash, keys, counts and claims alike.
 func TestDurable(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	var want []message.Record
 	check := func(t *testing.T) {
@@ -83,6 +85,7 @@ func TestDurable(t *testing.T) {
 // TestLargeBatch: a batch with more than a transaction holds, in bytes or in
 // keys, is stored whole, each message with all its keys.
 func TestLargeBatch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	var batch []message.Record
 	for i := range 12 {
@@ -104,6 +107,7 @@ func TestLargeBatch(t *testing.T) {
 
 // TestAccountsDoNotMix: no account's name and key run together as another's.
 func TestAccountsDoNotMix(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	var batch []message.Record
 	for _, m := range []message.Message{{Account: "a", IdempotencyKey: "bc", ClientRef: "bc"}, {Account: "ab", IdempotencyKey: "c", ClientRef: "c"},
@@ -124,6 +128,7 @@ func TestAccountsDoNotMix(t *testing.T) {
 // TestDiskFull: inserts are refused before the disk is full, reads go on, and
 // all is well again as soon as there is room.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(c *Config) { c.MinFreeBytes = 100 << 20 })
 	r := w.insert(w.accept(message.Message{Body: "hello"}))[0]
 	w.setFree(100<<20 - 1)
@@ -148,6 +153,7 @@ func TestDiskFull(t *testing.T) {
 // TestOpenOnFullDisk: a store that cannot be opened safely is down, and opens
 // when there is room.
 func TestOpenOnFullDisk(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	r := w.insert(w.accept(message.Message{Body: "hello"}))[0]
 	w.setFree(1)
@@ -169,6 +175,7 @@ func TestOpenOnFullDisk(t *testing.T) {
 // TestBadgerFails: the first error that Badger logs stops every insert and ends
 // Run; what is there can still be read.
 func TestBadgerFails(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	r := w.insert(w.accept(message.Message{Body: "hello"}))[0]
 	ended := make(chan error, 1)
@@ -193,6 +200,7 @@ func TestBadgerFails(t *testing.T) {
 // TestCloseUnderLoad: Close waits for whoever is inside and turns away the
 // others. What was inserted with an answer is there afterwards.
 func TestCloseUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	for range 4 {
 		var batches [8][]message.Record
@@ -244,6 +252,7 @@ func (w *world) reopenUnder(wg *sync.WaitGroup) {
 }
 
 func TestSecondOpen(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	if _, err := Open(Config{Dir: w.cfg.Dir}); err == nil {
 		t.Error("a second open of the directory gives no error")
@@ -251,6 +260,7 @@ func TestSecondOpen(t *testing.T) {
 }
 
 func TestNewerFormat(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.edit(func(txn *badger.Txn) error { return txn.Set(formatKey, []byte{formatVersion + 1}) })
 	dir := w.crashImage()
@@ -276,6 +286,7 @@ func TestConfigValidate(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
 	w := newWorld(t, func(c *Config) { c.Registerer = reg })
 	w.insert(w.accept(message.Message{}))
