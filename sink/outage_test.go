@@ -140,6 +140,59 @@ func (s *refusing) Insert(ctx context.Context, batch []message.Record) ([]sink.R
 	return s.Memory.Insert(ctx, batch)
 }
 
+// TestStopAndInsertUnderWay: an insert that is under way when the pipeline is
+// stopped is finished and completed if it needs no more than the grace; if it
+// does, it is cut off, which is nobody's fault, and its entries stay in the log.
+func TestStopAndInsertUnderWay(t *testing.T) {
+	for needs, want := range map[time.Duration]struct {
+		done int
+		took time.Duration
+	}{3 * time.Second: {10, 2 * time.Second}, 8 * time.Second: {0, 4 * time.Second}} {
+		t.Run(needs.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				src, store := newSource(t), newScripted([]call{{latency: needs}})
+				src.put(message.Normal, 10)
+				stop := start(t, sink.Config{Source: src, Store: store, BatchSize: 10, Grace: 4 * time.Second,
+					Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				pause(context.Background(), time.Second)
+				before := time.Now()
+				if err := stop(); err != nil {
+					t.Errorf("run: %v", err)
+				}
+				if took := time.Since(before); took != want.took {
+					t.Errorf("stop took %v, want %v", took, want.took)
+				}
+				if _, taken, done := src.counts(); done != want.done || taken != 10-want.done {
+					t.Errorf("%d entries done and %d taken, want %d of 10 done", done, taken, want.done)
+				}
+				if log.Len() > 0 {
+					t.Errorf("a stop is logged as something else: %s", &log)
+				}
+			})
+		})
+	}
+}
+
+// TestNotFinalStaysInTheLog: what has still to be delivered is stored and told,
+// and the log keeps it.
+func TestNotFinalStaysInTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, store := newSource(t), &sinktest.Memory{}
+		src.put(message.Normal, 3)
+		src.putMessage(message.Message{Account: "a", Channel: message.ChannelEmail, Priority: message.Normal, To: "a@b.example"})
+		var told atomic.Int64
+		stop := start(t, sink.Config{Source: src, Store: store, OnStored: func(b []message.Record) { told.Add(int64(len(b))) }})
+		pause(context.Background(), time.Second)
+		if err := stop(); err != nil {
+			t.Errorf("run: %v", err)
+		}
+		if _, taken, done := src.counts(); taken != 1 || done != 3 || told.Load() != 4 || len(store.Records()) != 4 {
+			t.Errorf("%d taken, %d done, %d told of and %d stored, want the queued one left", taken, done, told.Load(), len(store.Records()))
+		}
+	})
+}
+
 // TestUnreadableEntry: what cannot be decoded is reported, stays in the log and
 // holds up nobody.
 func TestUnreadableEntry(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ type source struct {
 	wake     chan struct{} // closed, and replaced, when an entry comes
 	failNext error
 	failDone error
+	inNext   atomic.Int64 // callers of Next: workers that take at once would share out a batch
 }
 
 // take is one answer of Next.
@@ -81,6 +83,10 @@ func (s *source) Next(ctx context.Context, limit int, linger time.Duration) ([]m
 	if limit < 1 {
 		s.t.Errorf("next asks for %d entries", limit)
 	}
+	if s.inNext.Add(1) > 1 {
+		s.t.Errorf("two workers take from the log at once")
+	}
+	defer s.inNext.Add(-1)
 	var first time.Time
 	for {
 		s.mu.Lock()
