@@ -51,6 +51,9 @@ func (l *Log) Backup(ctx context.Context, w io.Writer) error {
 	stream.NumGo = 2 // memory: each holds a few MiB
 	c := &chunkWriter{w: out, ctx: ctx}
 	if _, err := stream.Backup(c, 0); err != nil {
+		if c.err != nil {
+			err = c.err // Badger makes a canceled context of it
+		}
 		return fmt.Errorf("back up the log: %w", err)
 	}
 	if err := c.close(); err != nil {
@@ -64,9 +67,15 @@ type chunkWriter struct {
 	w   io.Writer
 	ctx context.Context
 	buf []byte
+	err error // the first
 }
 
-func (c *chunkWriter) Write(p []byte) (int, error) {
+func (c *chunkWriter) Write(p []byte) (n int, err error) {
+	defer func() {
+		if c.err == nil {
+			c.err = err
+		}
+	}()
 	if err := c.ctx.Err(); err != nil {
 		return 0, context.Cause(c.ctx)
 	}

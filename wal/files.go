@@ -145,6 +145,26 @@ func isData(name string) bool {
 	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".mem")
 }
 
+// removeStillborn removes log files without a byte in them. A kill between the
+// creation of a file and its first extension leaves one, and Badger does not
+// open beside it. Nothing can be in it; and had there been something, the
+// numbers that are then missing tell.
+func removeStillborn(dir string) error {
+	for _, pattern := range []string{"*.mem", "*.vlog"} {
+		names, _ := filepath.Glob(filepath.Join(dbDir(dir), pattern)) // only a bad pattern is an error
+		for _, name := range names {
+			info, err := os.Lstat(name)
+			if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+				err = os.Remove(name)
+			}
+			if err != nil {
+				return fmt.Errorf("remove an empty file of the log: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
 // memTableOf is the size of the memtables that a log was last written with, as
 // far as its files tell; 0: it was closed cleanly. Badger maps twice as much.
 func memTableOf(dir string) (size int64) {

@@ -200,7 +200,10 @@ func examine(cfg Config, found *findings) (mark tide, err error) {
 	if err := inspectFiles(cfg.Dir, found, true); err != nil {
 		return mark, err
 	}
-	return mark, found.err(cfg.Dir)
+	if err := found.err(cfg.Dir); err != nil {
+		return mark, err
+	}
+	return mark, removeStillborn(cfg.Dir)
 }
 
 // openSized opens the database with memtables of the configured size. What was

@@ -100,6 +100,10 @@ func (w *wreck) readLogFile(path string, fn func(rawEntry)) error {
 	if err != nil {
 		return err
 	}
+	return w.readLog(data, fn)
+}
+
+func (w *wreck) readLog(data []byte, fn func(rawEntry)) error {
 	data = data[:min(len(data), len(trimZeros(data))+crc32.Size)] // a sum may end in zeros
 	gaps := 0
 	for at := memHeader; at < len(data); {

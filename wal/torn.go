@@ -83,17 +83,18 @@ func checkBreak(data []byte, at int, version uint64) error {
 	}
 	// Nothing whole follows. The entry was cut if its end was never written.
 	_, size, ok := memSize(data[at:])
-	sumAt := at + size - crc32.Size
-	if ok && sumAt <= len(data) {
-		sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(data[at:sumAt], castagnoli))
-		if bytes.HasPrefix(sum, trimZeros(data[sumAt:min(at+size, len(data))])) {
-			return errCut
-		}
+	sumAt := min(at+size-crc32.Size, len(data))
+	var sum, written []byte
+	if ok {
+		sum = binary.BigEndian.AppendUint32(nil, crc32.Checksum(data[at:sumAt], castagnoli))
+		written = trimZeros(data[sumAt:min(at+size, len(data))])
 	}
-	if version != 0 && nearly(data[at:], lastEntry(version)) {
+	switch {
+	case len(written) > 0 && bytes.HasPrefix(sum, written): // cut within its sum
+		return errCut
+	case version != 0 && nearly(data[at:], lastEntry(version)):
 		return damaged
-	}
-	if !ok || sumAt > len(data) || zeroSector(data, at, min(at+size, len(data))) {
+	case len(written) == 0 || zeroSector(data, at, min(at+size, len(data))):
 		return errCut
 	}
 	return damaged

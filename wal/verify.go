@@ -72,6 +72,9 @@ func verifyCopy(dir string, mark tide, found *findings, s *Summary) (err error) 
 	if err := cloneDatabase(dir, tmp); err != nil {
 		return err
 	}
+	if err := removeStillborn(tmp); err != nil {
+		return err
+	}
 	cfg := Config{Dir: tmp}.withDefaults()
 	w := newWatch(slog.New(slog.DiscardHandler))
 	db, err := openBadger(tmp, readerOptions(dbDir(tmp), max(cfg.MemTable, mark.MemTable, memTableOf(tmp)), w))

@@ -1,0 +1,191 @@
+package wal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"forebay/wal/message"
+)
+
+// backedUp makes a log, backs it up while appends run, and returns the backup
+// and what was surely in it.
+func backedUp(t *testing.T) (backup []byte, before held, parked int) {
+	t.Helper()
+	l := openTest(t, smallConfig(t))
+	before = held{}
+	for i := range 2000 {
+		m := bigMessage(i, 500)
+		if i%100 == 0 {
+			m = keyed(i)
+		}
+		before[mustAppend(t, l, m).ID] = m.Append(nil)
+	}
+	got, err := l.Next(t.Context(), 300, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Complete(t.Context(), got[:100]); err != nil {
+		t.Fatal(err)
+	}
+	for i := range got[100:200] {
+		got[100+i].Progress = []byte("parked")
+	}
+	if err := l.Park(t.Context(), time.Now().Add(time.Hour), got[100:200]); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range got[:200] {
+		delete(before, e.ID)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := l.Append(t.Context(), testMessage(i)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	var b bytes.Buffer
+	if err := l.Backup(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	close(stop)
+	wg.Wait()
+	closeTest(t, l)
+	return b.Bytes(), before, 100
+}
+
+func TestBackupWhileRunningAndRestore(t *testing.T) {
+	backup, before, parked := backedUp(t)
+	cfg := smallConfig(t)
+	s, err := Restore(bytes.NewReader(backup), cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Node != cfg.Node || s.Grave != 0 || s.Waiting < int64(len(before)+parked) || s.Parked != int64(parked) {
+		t.Fatalf("%+v", s)
+	}
+	l := openTest(t, cfg)
+	there := held{}
+	var last uint64
+	for _, e := range drain(t, l) {
+		if last = max(last, e.Seq); before[e.ID] != nil {
+			there[e.ID] = e.Payload
+		}
+	}
+	if err := before.check(entriesOf(there)); err != nil {
+		t.Fatal(err)
+	}
+	if r := mustAppend(t, l, keyed(300)); !r.Replayed {
+		t.Fatal("the idempotency keys are not in the backup")
+	}
+	if r := mustAppend(t, l, testMessage(0)); r.Seq != s.LastSeq+1 || r.Seq <= last {
+		t.Fatalf("number %d after %d", r.Seq, s.LastSeq)
+	}
+	closeTest(t, l)
+	if _, err := Restore(bytes.NewReader(backup), cfg.Dir); err == nil {
+		t.Fatal("a log was restored over another")
+	}
+	l = openTest(t, cfg)
+	closeTest(t, l)
+}
+
+func entriesOf(h held) (all []message.Entry) {
+	for id, payload := range h {
+		all = append(all, message.Entry{ID: id, Payload: payload})
+	}
+	return all
+}
+
+func TestADamagedBackupIsRefused(t *testing.T) {
+	backup, _, _ := backedUp(t)
+	for _, at := range []int{0, 8, 9, 11, 14, 18, 30, len(backup) / 2, len(backup) - 40, len(backup) - 34, len(backup) - 1} {
+		for _, how := range []string{"flipped", "cut"} {
+			hurt := bytes.Clone(backup)
+			if how == "cut" {
+				hurt = hurt[:at]
+			} else {
+				hurt[at] ^= 0x10
+			}
+			dir := filepath.Join(tempDir(t), "wal")
+			if s, err := Restore(bytes.NewReader(hurt), dir); err == nil {
+				t.Errorf("%s at byte %d of %d: restored, %+v", how, at, len(backup), s)
+			}
+			if left, _ := filepath.Glob(dir + "*"); len(left) > 0 {
+				t.Errorf("%s at byte %d: left %v", how, at, left)
+			}
+		}
+	}
+}
+
+func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
+	backup, _, _ := backedUp(t)
+	dir := tempDir(t)
+	precious := filepath.Join(dir, "precious")
+	writeFile(t, precious, []byte("data"))
+	if _, err := Restore(bytes.NewReader(backup), dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Fatal(err)
+	}
+	if string(readFile(t, precious)) != "data" {
+		t.Fatal("a file is gone")
+	}
+	empty := filepath.Join(dir, "empty")
+	if err := os.MkdirAll(dbDir(empty), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(bytes.NewReader(backup), empty); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failingWriter fails after some bytes.
+type failingWriter struct{ left int }
+
+var errNoClient = errors.New("the client has gone")
+
+func (w *failingWriter) Write(p []byte) (int, error) {
+	if w.left -= len(p); w.left < 0 {
+		return 0, errNoClient
+	}
+	return len(p), nil
+}
+
+func TestABackupThatFailsHurtsNothing(t *testing.T) {
+	l := openTest(t, smallConfig(t))
+	for i := range 300 {
+		mustAppend(t, l, bigMessage(i, 10_000))
+	}
+	for _, after := range []int{0, 9, 10, 1 << 20} {
+		if err := l.Backup(t.Context(), &failingWriter{after}); !errors.Is(err, errNoClient) {
+			t.Fatalf("after %d bytes: %v", after, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Backup(ctx, &failingWriter{1 << 30}); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, testMessage(0))
+	if err := l.scrub(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, l)
+	if err := l.Backup(t.Context(), new(bytes.Buffer)); !errors.Is(err, ErrClosed) {
+		t.Fatal(err)
+	}
+}
