@@ -99,6 +99,9 @@ func (s *Store) openTree() error {
 	if err := s.checkRoom(s.cfg.MinFreeBytes); err != nil {
 		return nil // Run tries again
 	}
+	if err := removeStillborn(s.cfg.Dir); err != nil {
+		return fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err)
+	}
 	db, err := badger.Open(treeOptions(s.cfg.Dir, s.around.memTableSize, badgerLogger{s.log, s.fail}))
 	if err != nil {
 		return fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err)
