@@ -251,6 +251,55 @@ func (w *world) reopenUnder(wg *sync.WaitGroup) {
 	w.open()
 }
 
+// TestCloseWaitsForReaders: the tree stays open while a call is under way.
+func TestCloseWaitsForReaders(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	inside, release, closed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := w.view(context.Background(), "get", func(*badger.Txn) error {
+			close(inside)
+			<-release
+			return nil
+		}); err != nil {
+			t.Errorf("view: %v", err)
+		}
+	})
+	<-inside
+	wg.Go(func() { closed <- w.Close() })
+	select { // far longer than an empty store needs to close
+	case <-closed:
+		t.Error("closed while a call was under way")
+		closed <- nil
+	case <-time.After(300 * time.Millisecond):
+	}
+	close(release)
+	wg.Wait()
+	if err := <-closed; err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+// TestBadgerFailsInCommit: a sync whose failure Badger only logs, before it
+// answers the commit, makes that commit fail.
+func TestBadgerFailsInCommit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	writer, err := w.begin(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer writer.end()
+	if _, err := writer.insert(context.Background(), w.accept(message.Message{}), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.db.Opts().Logger.Errorf("Error while curlf sync: %v\n", errors.New("input/output error"))
+	if err := writer.commit(context.Background()); !errors.As(err, new(*sink.Down)) {
+		t.Errorf("commit: error %v, want down", err)
+	}
+}
+
 func TestSecondOpen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)

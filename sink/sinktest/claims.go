@@ -109,12 +109,15 @@ func (s *suite) testClaimsRace(t *testing.T) {
 
 // testClaimEnds: two messages share a key's fate only if they were accepted
 // less than the claim's time apart. Not the clock of the store decides, but
-// the ids: a backlog that drains late gets the same answers.
+// the ids: a backlog that drains late gets the same answers, and a message that
+// comes late does not take a key back from one accepted long after it.
 func (s *suite) testClaimEnds(t *testing.T) {
 	if s.claimTTL == 0 {
 		return // the store was not told of a time short enough to test
 	}
 	n, account := s.node(), s.account()
+	late := n.accept(keyed(account, "key"))
+	n.wait(s.claimTTL)
 	first := n.accept(keyed(account, "key"))
 	n.wait(s.claimTTL - time.Millisecond)
 	within := n.accept(keyed(account, "key"))
@@ -122,9 +125,10 @@ func (s *suite) testClaimEnds(t *testing.T) {
 	after := n.accept(keyed(account, "key"))
 	n.wait(time.Millisecond)
 	later := n.accept(keyed(account, "key"))
-	results := s.insert(t, first, within, after, later)
+	results := s.insert(t, first, late, within, after, later)
 	checkStored(t, first, results[0], sink.New, message.ID{})
-	checkStored(t, within, results[1], sink.Duplicate, first.ID)
-	checkStored(t, after, results[2], sink.New, message.ID{})
-	checkStored(t, later, results[3], sink.Duplicate, after.ID)
+	checkStored(t, late, results[1], sink.New, message.ID{})
+	checkStored(t, within, results[2], sink.Duplicate, first.ID)
+	checkStored(t, after, results[3], sink.New, message.ID{})
+	checkStored(t, later, results[4], sink.Duplicate, after.ID)
 }
