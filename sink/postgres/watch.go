@@ -160,9 +160,13 @@ func (w *watch) step(err error) {
 	}
 }
 
-var errReadOnly = &pgconn.PgError{Severity: "ERROR", Code: "25006", Message: "the database is read-only"}
+var (
+	errReadOnly = &pgconn.PgError{Severity: "ERROR", Code: "25006", Message: "the database is read-only"}
+	errNoInsert = &pgconn.PgError{Severity: "ERROR", Code: "42501", Message: "permission denied for table messages"}
+)
 
-// look asks the database whether it takes writes.
+// look asks the database whether it takes messages: a server that answers but
+// has lost the table, or the right to write to it, is down for us.
 func (w *watch) look(ctx context.Context) error {
 	conn, err := w.connect(ctx)
 	if err != nil {
@@ -170,9 +174,13 @@ func (w *watch) look(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.store.watchWithin)
 	defer cancel()
-	var readOnly bool
-	if err = conn.QueryRow(ctx, "SELECT current_setting('transaction_read_only') = 'on'").Scan(&readOnly); err == nil && readOnly {
+	var readOnly, mayInsert bool
+	err = conn.QueryRow(ctx, "SELECT current_setting('transaction_read_only') = 'on', has_table_privilege('messages', 'INSERT')").Scan(&readOnly, &mayInsert)
+	switch {
+	case err == nil && readOnly:
 		err = errReadOnly // connect anew: the primary may be another host by now
+	case err == nil && !mayInsert:
+		err = errNoInsert
 	}
 	if err != nil {
 		w.close()
