@@ -248,8 +248,7 @@ func walkBlocks(ctx context.Context, txn *badger.Txn, node uint16, from, to uint
 	return nil
 }
 
-// FirstSince returns the lowest sequence number among the messages that node
-// accepted at or after t and the store has; 0: there is none.
+// FirstSince implements sink.Store.
 func (s *Store) FirstSince(ctx context.Context, node uint16, t time.Time) (seq uint64, err error) {
 	from := messageKey(firstOf(t))
 	err = s.view(ctx, "first_since", func(txn *badger.Txn) error {
