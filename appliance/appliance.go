@@ -182,7 +182,11 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 
 	run("replicated state", func() error { return a.group.Run(work) })
 	store := run("store", func() error { return a.store.Run(work) })
-	pipeline := run("pipeline", func() error { return a.pipeline.Run(drain) })
+	pipeline := run("pipeline", func() error {
+		a.awaitStore(drain)
+		return a.pipeline.Run(drain)
+	})
+	run("audit", func() error { return a.auditDaily(drain) })
 	public := a.api.Server()
 	run("public API", func() error {
 		if err := public.Serve(a.apiListener); !errors.Is(err, http.ErrServerClosed) {
@@ -214,6 +218,24 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	case <-ctx.Done():
 	}
 	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, pipeline, store, socket})
+}
+
+// storeHeadStart is what a store gets to connect before the pipeline may say
+// that it is down.
+const storeHeadStart = 5 * time.Second
+
+func (a *Appliance) awaitStore(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, storeHeadStart)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for !a.store.Health().Up {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // failureGrace is how long the parts get to end after one of them has failed. A

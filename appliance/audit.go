@@ -3,8 +3,11 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"forebay/httpapi/admin"
 )
@@ -13,6 +16,42 @@ const (
 	auditStretch = 1 << 20 // sequence numbers looked at in one go
 	auditNamed   = 1000    // missing numbers that are listed; all are counted
 )
+
+const auditEvery = 24 * time.Hour
+
+// auditDaily runs an audit once a day, logs its receipt, and keeps the number of
+// missing messages as a metric, which must read 0.
+func (a *Appliance) auditDaily(ctx context.Context) error {
+	missing := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "forebay_audit_missing_messages", Help: "Accepted messages that the last daily audit found neither in the log nor in the store. Must be 0.",
+	})
+	a.registry.MustRegister(missing)
+	defer a.registry.Unregister(missing)
+	ticker := time.NewTicker(auditEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		r, err := a.audit(ctx, time.Time{})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			a.logger.Warn("the daily audit could not be made", "err", err)
+			continue
+		}
+		missing.Set(float64(r.Missing))
+		level := slog.LevelInfo
+		if r.Missing > 0 {
+			level = slog.LevelError
+		}
+		a.logger.Log(ctx, level, "daily audit", "from", r.From, "to", r.To, "accepted", r.Accepted, "stored", r.Stored,
+			"final", r.Final, "waiting", r.Waiting, "missing", r.Missing, "missing_numbers", r.MissingNumbers)
+	}
+}
 
 // audit holds every number that this node gave out since then against the log
 // and the store. What is in neither is missing, and there must be none.
