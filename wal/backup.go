@@ -48,7 +48,7 @@ func (l *Log) Backup(ctx context.Context, w io.Writer) error {
 	}
 	stream := db.NewStream()
 	stream.LogPrefix = "backup"
-	stream.NumGo = 2 // memory: each holds a few MiB
+	stream.NumGo = 1 // each goroutine would read as of a moment of its own
 	c := &chunkWriter{w: out, ctx: ctx}
 	if _, err := stream.Backup(c, 0); err != nil {
 		if c.err != nil {

@@ -78,7 +78,7 @@ func TestKillAtAnyMomentLosesNothing(t *testing.T) {
 	cfg := smallConfig(t)
 	account := newTold()
 	total := 0
-	for range crashRounds(t, 20) {
+	for range crashRounds(t, 12) {
 		cmd := child(t, "write", "DIR="+cfg.Dir, fmt.Sprint("FROM=", account.next()))
 		account.writeUntil(t, cmd, time.Duration(rnd.IntN(200))*time.Millisecond, func() { _ = cmd.Process.Kill() })
 		total += len(account.accepted)

@@ -160,7 +160,7 @@ func places(t *testing.T, rnd *rand.Rand, path string) (at []int64) {
 	if filepath.Ext(path) == ".mem" || filepath.Ext(path) == ".sst" {
 		at = append(at, min(25, n-1), n/2, n-5, n-20)
 	}
-	for range 2 {
+	for range 1 {
 		at = append(at, rnd.Int64N(n))
 	}
 	return slices.DeleteFunc(at, func(i int64) bool { return i < 0 || i >= n })

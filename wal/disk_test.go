@@ -224,7 +224,7 @@ func TestDiskAndMemoryComeBack(t *testing.T) {
 func TestABacklogThatWasDrainedGivesItsSpaceBack(t *testing.T) {
 	cfg := smallConfig(t)
 	l := openTest(t, cfg)
-	for i := range 300 {
+	for i := range 150 {
 		ms, out := make([]*message.Message, 20), make([]Receipt, 20)
 		for j := range ms {
 			ms[j] = bigMessage(i*20+j, 12_000)
@@ -260,7 +260,7 @@ func TestABacklogThatWasDrainedGivesItsSpaceBack(t *testing.T) {
 	closeTest(t, l)
 }
 
-// TestMemoryIsBoundedAtAnyBacklog holds 120 MB of messages with a window of a few.
+// TestMemoryIsBoundedAtAnyBacklog holds 80 MB of messages with a window of a few.
 // Badger's own memory, for memtables and the tables it builds, is most of the
 // heap: some 100 MiB, whatever it holds.
 func TestMemoryIsBoundedAtAnyBacklog(t *testing.T) {
@@ -271,7 +271,7 @@ func TestMemoryIsBoundedAtAnyBacklog(t *testing.T) {
 	for j := range ms {
 		ms[j] = bigMessage(j, 4000)
 	}
-	const n = 30_000
+	const n = 20_000
 	for range n / len(ms) {
 		if err := l.AppendBatch(t.Context(), ms, out); err != nil {
 			t.Fatal(err)
@@ -279,7 +279,7 @@ func TestMemoryIsBoundedAtAnyBacklog(t *testing.T) {
 	}
 	heap, s := heapBytes(), l.Stats()
 	t.Logf("heap %d MiB with %d MiB waiting, %d of %d messages in memory", heap>>20, s.LiveBytes>>20, s.InMemory, s.Waiting)
-	if heap > 150<<20 || s.InMemory > cfg.Capacity || s.Waiting != n {
+	if heap > 120<<20 || s.InMemory > cfg.Capacity || s.Waiting != n {
 		t.Error("the backlog is in memory")
 	}
 	closeTest(t, l)

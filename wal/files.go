@@ -50,7 +50,7 @@ type memItem struct {
 
 // inspectFiles looks at the database's files before Badger opens them. What
 // Badger is about to cut or delete is first copied to SUSPECT if keep is set.
-func inspectFiles(dir string, found *findings, keep bool) error {
+func inspectFiles(dir string, mark tide, found *findings, keep bool) error {
 	names, err := databaseFiles(dbDir(dir))
 	if err != nil {
 		return err
@@ -64,6 +64,9 @@ func inspectFiles(dir string, found *findings, keep bool) error {
 	}
 	damaged := func(name string, err error) {
 		found.add(Finding{Kind: FindFile, Where: name, Text: err.Error()})
+	}
+	if mark.Open && !slices.ContainsFunc(names, isLogFile) {
+		damaged("*.mem", errors.New("the log was not closed, and its log file is gone"))
 	}
 	tables, err := manifestTables(dbDir(dir))
 	switch {
@@ -141,9 +144,9 @@ func checkHead(path string) error {
 }
 
 // isData says whether a file of Badger's can hold records.
-func isData(name string) bool {
-	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".mem")
-}
+func isData(name string) bool { return strings.HasSuffix(name, ".sst") || isLogFile(name) }
+
+func isLogFile(name string) bool { return strings.HasSuffix(name, ".mem") }
 
 // removeStillborn removes log files without a byte in them. A kill between the
 // creation of a file and its first extension leaves one, and Badger does not

@@ -211,7 +211,7 @@ func TestKeyAndMessageAreWrittenTogether(t *testing.T) {
 	data := readFile(t, mem)
 	n := len(trimZeros(data))
 	from := bytes.Index(data, []byte("key 1"))
-	for cut := from - 40; cut < n; cut += 7 {
+	for cut := from - 40; cut < n; cut += 11 {
 		cfg.Dir = crashCopy(t, dir)
 		torn := append(bytes.Clone(data[:cut]), make([]byte, len(data)-cut)...)
 		writeFile(t, dbDir(cfg.Dir)+"/00001.mem", torn)

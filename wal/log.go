@@ -242,24 +242,29 @@ func (l *Log) close() error {
 	l.db = nil
 	l.use.Unlock()
 	l.metrics.unregister()
-	if err := l.Err(); err != nil {
-		// After a failed write nothing may be synced and called good. Badger
-		// has no way to let go without flushing; that it succeeds changes no
-		// verdict.
-		_ = l.closeDatabase(db)
-		return err
-	}
 	mark := l.writer.tide()
 	mark.Lowest = l.window.lowest(mark.ID)
-	if err := l.closeDatabase(db); err != nil {
-		return fmt.Errorf("close the log's database: %w", err)
+	err := l.closeDatabase(db)
+	if mark.Open = err == errGivenUp; mark.Open {
+		err = l.watch.err()
+	}
+	if failed := l.Err(); failed != nil {
+		// After a failed write nothing may be synced and called good. Badger
+		// has no way to let go without flushing; that it succeeds changes no
+		// verdict. The mark is of what was acknowledged before.
+		return errors.Join(failed, writeTide(l.cfg.Dir, mark))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("close the log's database: %w", err), writeTide(l.cfg.Dir, mark))
 	}
 	return writeTide(l.cfg.Dir, mark)
 }
 
+var errGivenUp = errors.New("the database does not close")
+
 // closeDatabase closes Badger. Where the disk refuses its last flush, Badger
 // tries again for ever: its goroutine is then left to the end of the process,
-// which a failed log is near.
+// which a failed log is near, with errGivenUp.
 func (l *Log) closeDatabase(db *badger.DB) error {
 	closed := make(chan error, 1)
 	go func() { closed <- db.Close() }()
@@ -276,7 +281,7 @@ func (l *Log) closeDatabase(db *badger.DB) error {
 				giveUp = time.After(failedClose)
 			}
 		case <-giveUp:
-			return l.watch.err()
+			return errGivenUp
 		}
 	}
 }

@@ -154,6 +154,12 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	if mark.Open { // Badger is about to make tables of its log files, and remove them
+		mark.Open = false
+		if err := writeTide(cfg.Dir, mark); err != nil {
+			return nil, err
+		}
+	}
 	w := newWatch(cfg.Logger)
 	db, err := openSized(cfg, mark, w)
 	if err != nil {
@@ -166,8 +172,9 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	mark = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.lowest(), MemTable: cfg.MemTable}
-	if err := writeTide(cfg.Dir, mark); err != nil {
+	mark = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.lowest(), MemTable: cfg.MemTable, Open: true}
+	// Badger has made a new log file, and leaves its name to be lost.
+	if err := errors.Join(syncDir(dbDir(cfg.Dir)), writeTide(cfg.Dir, mark)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	if cfg.BallastBytes > 0 {
@@ -197,7 +204,7 @@ func examine(cfg Config, found *findings) (mark tide, err error) {
 	if mark, err = readMark(cfg); err != nil {
 		return mark, err
 	}
-	if err := inspectFiles(cfg.Dir, found, true); err != nil {
+	if err := inspectFiles(cfg.Dir, mark, found, true); err != nil {
 		return mark, err
 	}
 	if err := found.err(cfg.Dir); err != nil {

@@ -180,6 +180,9 @@ func (b *rebuilder) add(e rawEntry) error {
 		_, err = openClaim(e.value, e.key)
 	case prefixMeta:
 		return b.meta(e)
+	default:
+		b.wreck.report(Finding{Kind: FindForeign, Where: fmt.Sprintf("key % x", e.key)})
+		return nil
 	}
 	if err != nil {
 		b.wreck.report(Finding{Kind: FindDamaged, Where: fmt.Sprintf("key %q", e.key), Text: err.Error()})

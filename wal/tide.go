@@ -24,6 +24,7 @@ type tide struct {
 	ID       message.ID                `json:"id"`       // the ID issued with it
 	Lowest   [message.Lanes]message.ID `json:"lowest"`   // per lane: no live record is below
 	MemTable int64                     `json:"memtable"` // Badger can't open a log with smaller ones
+	Open     bool                      `json:"open"`     // the log runs, or was killed: it has a log file
 }
 
 // writeTide replaces the file: write, sync, rename, sync the directory.

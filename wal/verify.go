@@ -50,7 +50,7 @@ func Verify(dir string, report func(Finding)) (Summary, error) {
 		return s, err
 	}
 	s.Node, s.LastSeq = mark.Node, mark.Seq
-	if err := inspectFiles(dir, found, false); err != nil {
+	if err := inspectFiles(dir, mark, found, false); err != nil {
 		return s, err
 	}
 	if found.grave == 0 {

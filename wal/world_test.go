@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	// Each check opens logs: rapid's hundred would take minutes.
-	if err := flag.Set("rapid.checks", "20"); err != nil { // the command line, parsed later, wins
+	if err := flag.Set("rapid.checks", "10"); err != nil { // the command line, parsed later, wins
 		panic(err)
 	}
 	goleak.VerifyTestMain(m,

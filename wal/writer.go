@@ -127,7 +127,7 @@ func (w *writer) init(cfg Config, rec *recovered) {
 	w.ledger, w.last = rec.ledger, rec.head.id
 	w.claimMS = uint64(cfg.IdempotencyTTL.Milliseconds())
 	w.maxBytes, w.maxCount = maxTxnShare(cfg.MemTable), maxTxnShare(cfg.MemTable)/100
-	w.durable = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.tide.Lowest, MemTable: cfg.MemTable}
+	w.durable = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.tide.Lowest, MemTable: cfg.MemTable, Open: true}
 	w.stats = tally{live: rec.live, liveBytes: rec.liveBytes, parked: rec.parked}
 }
 

@@ -325,6 +325,12 @@ func decodeFailure(v string) (*Failure, error) {
 	return &Failure{Code: part[0], Category: part[1], Retryable: part[2] == boolText(true), ChannelCode: part[3], Message: part[4]}, nil
 }
 
+// What no writer of ours exceeds, and what Go's types hold.
+const (
+	maxAttempt = 1 << 40 // an attempt's number, and its duration in µs: 12 days
+	maxMillis  = 1 << 50 // a time, in ms
+)
+
 func decodeAttempt(v string) (a Attempt, err error) {
 	r := reader{rest: v}
 	var num [3]uint64
@@ -332,6 +338,9 @@ func decodeAttempt(v string) (a Attempt, err error) {
 		if num[i], err = r.uvarint(); err != nil {
 			return a, err
 		}
+	}
+	if num[0] > maxAttempt || num[1] > maxMillis || num[2] > maxAttempt {
+		return a, fmt.Errorf("attempt %d at %d ms of %d µs", num[0], num[1], num[2])
 	}
 	a.N, a.At, a.Duration = int(num[0]), time.UnixMilli(int64(num[1])).UTC(), time.Duration(num[2])*time.Microsecond
 	if _, a.Outcome, err = r.field(); err != nil {
@@ -391,6 +400,9 @@ func parseUint(v string) (uint64, error) {
 
 func parseTime(v string) (time.Time, error) {
 	ms, err := parseUint(v)
+	if err == nil && (ms == 0 || ms > maxMillis) {
+		err = fmt.Errorf("a time of %d ms", ms)
+	}
 	return time.UnixMilli(int64(ms)).UTC(), err
 }
 

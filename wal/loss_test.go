@@ -1,0 +1,279 @@
+package wal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"forebay/wal/message"
+)
+
+// removeAll makes a loss: whole files.
+func removeAll(t *testing.T, dir, pattern string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, pattern))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%s: %v, %v", pattern, names, err)
+	}
+	for _, name := range names {
+		if err := os.RemoveAll(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLostAndCutFilesAreNamed: a log of which something is gone does not open,
+// says what, and opens after Salvage, without the loss being counted as none.
+func TestLostAndCutFilesAreNamed(t *testing.T) {
+	dir, whole := damagedWorld(t)
+	cut := func(name string, keep func(n int64) int64) func(t *testing.T, dir string) {
+		return func(t *testing.T, dir string) {
+			t.Helper()
+			path := filepath.Join(dir, name)
+			n := int64(len(trimZeros(readFile(t, path))))
+			if err := os.Truncate(path, keep(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	half := func(n int64) int64 { return n / 2 }
+	for _, loss := range []struct {
+		name string
+		do   func(t *testing.T, dir string)
+		says string
+	}{
+		{"table removed", func(t *testing.T, dir string) { removeAll(t, dir, "db/000001.sst") }, "000001.sst"},
+		{"table cut", cut("db/000001.sst", half), "000001.sst"},
+		{"table empty", cut("db/000001.sst", func(int64) int64 { return 0 }), "000001.sst"},
+		{"log file removed", func(t *testing.T, dir string) { removeAll(t, dir, "db/*.mem"); raiseTide(t, dir, 2080) }, "its log file is gone"},
+		{"manifest removed", func(t *testing.T, dir string) { removeAll(t, dir, "db/MANIFEST") }, "MANIFEST"},
+		{"manifest cut", cut("db/MANIFEST", half), ""},
+		{"manifest empty", cut("db/MANIFEST", func(int64) int64 { return 0 }), "MANIFEST"},
+		{"key registry removed", func(t *testing.T, dir string) { removeAll(t, dir, "db/KEYREGISTRY") }, ""},
+		{"value log removed", func(t *testing.T, dir string) { removeAll(t, dir, "db/*.vlog") }, ""},
+		{"tide mark removed", func(t *testing.T, dir string) { removeAll(t, dir, tideName) }, tideName},
+		{"tide mark cut", cut(tideName, half), tideName},
+		{"tide mark empty", cut(tideName, func(int64) int64 { return 0 }), tideName},
+		{"tide mark ahead", func(t *testing.T, dir string) {
+			raiseTide(t, dir, 5000)
+		}, "tide mark stands at 5000"},
+		{"database removed", func(t *testing.T, dir string) {
+			removeAll(t, dir, "db")
+			raiseTide(t, dir, 2080)
+			if err := os.Mkdir(dbDir(dir), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}, "its log file is gone"},
+	} {
+		t.Run(loss.name, func(t *testing.T) {
+			hurt := crashCopy(t, dir)
+			loss.do(t, hurt)
+			if got := openInChild(t, crashCopy(t, hurt)); !strings.Contains(got.Err, loss.says) {
+				t.Errorf("the error is %q, want %q in it", got.Err, loss.says)
+			}
+			mustBeFoundOrHarmless(t, hurt, "", whole)
+		})
+	}
+}
+
+// raiseTide writes a tide mark at seq that doesn't say where records begin.
+func raiseTide(t *testing.T, dir string, seq uint64) {
+	t.Helper()
+	mark, err := readTide(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark.Seq, mark.Lowest = seq, [message.Lanes]message.ID{}
+	if err := writeTide(dir, mark); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestForeignKeysAreNamed(t *testing.T) {
+	id := message.NewID(1<<41, 0, 7, 1, 5)
+	for name, kv := range map[string][2][]byte{
+		"between ours":         {[]byte("q strange"), nil},
+		"before ours":          {[]byte("\x00strange"), nil},
+		"after ours":           {[]byte("zstrange"), nil},
+		"a short message key":  {[]byte("m\x01short"), nil},
+		"another lane's key":   {append([]byte("m\x02"), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
+		"no id":                {append([]byte("m\x02"), bytes.Repeat([]byte{0xff}, 16)...), nil},
+		"a number of another":  {messageKey(nil, id), newRecord(message.Entry{ID: id, Seq: 1})},
+		"a number never given": {messageKey(nil, id), newRecord(message.Entry{ID: id, Seq: 99})},
+		"an unknown meta key":  {[]byte("xother"), nil},
+		"an empty record":      {messageKey(nil, id), nil},
+		"an empty progress":    {progressKey(nil, id), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := smallConfig(t)
+			l := openTest(t, cfg)
+			mustAppend(t, l, testMessage(1))
+			err := l.db.Update(func(txn *badger.Txn) error { return txn.Set(kv[0], kv[1]) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeTest(t, l)
+			var damaged *DamagedError
+			if _, err := Open(cfg); !errors.As(err, &damaged) {
+				t.Fatalf("%v", err)
+			}
+			s, err := Salvage(cfg.Dir, cfg.Dir+".quarantine", func(Finding) {})
+			if err != nil || s.Waiting < 1 {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			l = openTest(t, cfg)
+			closeTest(t, l)
+		})
+	}
+}
+
+// TestARecordThatRoseAgainIsHarmless: what the ledger calls complete is deleted.
+func TestARecordThatRoseAgainIsHarmless(t *testing.T) {
+	cfg := smallConfig(t)
+	l := openTest(t, cfg)
+	for i := range 10 {
+		mustAppend(t, l, testMessage(i))
+	}
+	got := drain(t, l)
+	if err := l.Complete(t.Context(), got[:2]); err != nil {
+		t.Fatal(err)
+	}
+	err := l.db.Update(func(txn *badger.Txn) error {
+		return errors.Join(txn.Set(messageKey(nil, got[0].ID), newRecord(got[0])), txn.Set(parkedKey(nil, 5, got[1].ID), newRecord(got[1])))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, l)
+	raiseTide(t, cfg.Dir, 10)
+	for range 2 {
+		l = openTest(t, cfg)
+		if s := l.Stats(); s.Waiting != 8 || s.Parked != 0 || s.Backlog[got[0].ID.Lane()] != l.window.lanes[got[0].ID.Lane()].waiting() {
+			t.Fatalf("%+v", s)
+		}
+		if _, err := l.Lookup(got[0].ID); !errors.Is(err, ErrNotFound) {
+			t.Fatal(err)
+		}
+		if again := drain(t, l); len(again) != 8 {
+			t.Fatalf("%d are handed out", len(again))
+		}
+		closeTest(t, l)
+	}
+}
+
+// TestSmallerMemtablesAfterAKill: Badger ends the process over them.
+func TestSmallerMemtablesAfterAKill(t *testing.T) {
+	for _, tide := range []bool{true, false} {
+		cfg := testConfig(t)
+		cfg.MemTable = 8 << 20
+		l := openTest(t, cfg)
+		want := held{}
+		for i := range 300 {
+			m := bigMessage(i, 20_000)
+			want[mustAppend(t, l, m).ID] = m.Append(nil)
+		}
+		dir := crashCopy(t, cfg.Dir)
+		closeTest(t, l)
+		small := smallConfigAt(dir)
+		if !tide { // Verify and Salvage must not die of it either
+			removeAll(t, dir, tideName)
+			s, err := Verify(dir, func(Finding) {})
+			if err != nil || s.Grave != 1 {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			if s, err = Salvage(dir, dir+".quarantine", func(Finding) {}); err != nil || s.Node != 7 {
+				t.Fatalf("%+v, %v", s, err)
+			}
+		}
+		l = openTest(t, small)
+		if err := want.check(drain(t, l)); err != nil {
+			t.Fatal(err)
+		}
+		closeTest(t, l)
+	}
+}
+
+func TestSalvageLeavesAWholeLogAlone(t *testing.T) {
+	cfg := smallConfig(t)
+	l := openTest(t, cfg)
+	for i := range 100 {
+		mustAppend(t, l, bigMessage(i, 10_000))
+	}
+	dir := crashCopy(t, cfg.Dir)
+	closeTest(t, l)
+	before := fileSums(t, dir)
+	if _, err := Salvage(dir, dir+".quarantine", func(f Finding) { t.Error(f) }); !errors.Is(err, ErrNothingToSalvage) {
+		t.Fatal(err)
+	}
+	s, err := Verify(dir, func(f Finding) { t.Error(f) })
+	if err != nil || s.Waiting != 100 || s.LastSeq != 100 || s.Node != 7 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if after := fileSums(t, dir); fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Fatal("the log was changed")
+	}
+	if _, err := Verify(filepath.Join(dir, "nowhere"), func(Finding) {}); err == nil {
+		t.Fatal("a log that is not there was verified")
+	}
+}
+
+// TestSalvageToAnotherFileSystemIsUndone: the damaged log stays where it was.
+func TestSalvageToAnotherFileSystemIsUndone(t *testing.T) {
+	d := newLoopDisk(t, 32)
+	cfg := smallConfig(t)
+	l := openTest(t, cfg)
+	mustAppend(t, l, testMessage(0))
+	closeTest(t, l)
+	removeAll(t, cfg.Dir, tideName)
+	before := fileSums(t, cfg.Dir)
+	if _, err := Salvage(cfg.Dir, filepath.Join(d.at, "quarantine"), func(Finding) {}); err == nil || !strings.Contains(err.Error(), "file system") {
+		t.Fatal(err)
+	}
+	if after := fileSums(t, cfg.Dir); fmt.Sprint(before) != fmt.Sprint(after) {
+		t.Fatal("the damaged log is not where it was")
+	}
+}
+
+// TestALedgerOfALongHistoryIsSmall: numbers in the billions, a few of them open.
+func TestALedgerOfALongHistoryIsSmall(t *testing.T) {
+	const last = 40_000_000_005
+	c, old := newCensus(), new(bitmap)
+	c.add(7)
+	for i := range uint64(chunkSeqs) {
+		if i != 6 {
+			old.set(i)
+		}
+	}
+	c.add(last)
+	chunk, bit := place(last)
+	end := new(bitmap)
+	for i := range bit {
+		end.set(i)
+	}
+	start := time.Now()
+	l, err := adopt(head{seq: last, done: last - 2}, map[uint64]*bitmap{0: old, chunk: end}, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.compare(c, func(seq uint64) { t.Errorf("%d is missing", seq) }, func(seq uint64) { t.Errorf("%d is risen", seq) })
+	if l.isDone(7) || !l.isDone(8) || !l.isDone(9_000_000_000) || l.isDone(last) || l.lowest() != 7 || len(l.open) != 2 {
+		t.Fatalf("%d chunks open, lowest %d", len(l.open), l.lowest())
+	}
+	t.Logf("%v", time.Since(start))
+	if _, err := adopt(head{seq: last, done: last - 3}, map[uint64]*bitmap{0: old, chunk: end}, c); err == nil {
+		t.Fatal("a wrong total is believed")
+	}
+	if n := l.issue(); n != last+1 || l.isDone(n) {
+		t.Fatal(n)
+	}
+	if _, fresh := l.complete(last); !fresh || l.done != last-1 {
+		t.Fatal(l.done)
+	}
+}
