@@ -19,6 +19,7 @@ import (
 const (
 	watchEvery  = time.Second     // between two looks at the database
 	watchWithin = 2 * time.Second // for an answer
+	watchDials  = 5 * time.Second // for a new connection to look through: a hung server is found soon, whatever the pool's patience
 	downAfter   = 2               // looks in a row that fail
 	upAfter     = 2               // looks in a row that succeed
 
@@ -168,7 +169,9 @@ var (
 // look asks the database whether it takes messages: a server that answers but
 // has lost the table, or the right to write to it, is down for us.
 func (w *watch) look(ctx context.Context) error {
-	conn, err := w.connect(ctx)
+	dialing, connected := context.WithTimeout(ctx, watchDials)
+	defer connected()
+	conn, err := w.connect(dialing)
 	if err != nil {
 		return err
 	}

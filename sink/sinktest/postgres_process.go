@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,9 +62,16 @@ func (p *Postgres) Pause() []int {
 	p.tb.Helper()
 	stopped := []int{p.process.Pid}
 	p.kill(p.process.Pid, syscall.SIGSTOP)
-	for _, pid := range p.children() {
-		p.kill(pid, syscall.SIGSTOP)
-		stopped = append(stopped, pid)
+	// The kernel's list may leave one out while another ends: look until nothing
+	// new is found.
+	for fresh := true; fresh; {
+		fresh = false
+		for _, pid := range p.children() {
+			if !slices.Contains(stopped, pid) {
+				p.kill(pid, syscall.SIGSTOP)
+				stopped, fresh = append(stopped, pid), true
+			}
+		}
 	}
 	return stopped
 }
