@@ -71,6 +71,7 @@ func backedUp(t *testing.T) (backup []byte, before held, parked int) {
 }
 
 func TestBackupWhileRunningAndRestore(t *testing.T) {
+	t.Parallel()
 	backup, before, parked := backedUp(t)
 	cfg := smallConfig(t)
 	s, err := Restore(bytes.NewReader(backup), cfg.Dir)
@@ -113,6 +114,7 @@ func entriesOf(h held) (all []message.Entry) {
 }
 
 func TestADamagedBackupIsRefused(t *testing.T) {
+	t.Parallel()
 	backup, _, _ := backedUp(t)
 	for _, at := range []int{0, 8, 9, 11, 14, 18, 30, len(backup) / 2, len(backup) - 40, len(backup) - 34, len(backup) - 1} {
 		for _, how := range []string{"flipped", "cut"} {

@@ -16,6 +16,7 @@ import (
 // TestCloseUnderLoadOfEveryMethod: whoever is inside when the log closes gets an
 // answer, and nobody reads what Badger has unmapped.
 func TestCloseUnderLoadOfEveryMethod(t *testing.T) {
+	t.Parallel()
 	for range 3 {
 		cfg := smallConfig(t)
 		cfg.Capacity = 50

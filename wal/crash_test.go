@@ -72,6 +72,7 @@ func (a *told) writeUntil(t *testing.T, cmd *exec.Cmd, after time.Duration, end 
 }
 
 func TestKillAtAnyMomentLosesNothing(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 0))
@@ -211,6 +212,7 @@ func cutPower(t *testing.T, d *loopDisk, account *told, after time.Duration, env
 }
 
 func TestPowerCutLosesNothing(t *testing.T) {
+	t.Parallel()
 	d := newLoopDisk(t, 192)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -229,6 +231,7 @@ func TestPowerCutLosesNothing(t *testing.T) {
 // messages where nothing is synced, or the test above proves nothing. And the
 // log must not start as if nothing had happened, if its tide mark has risen.
 func TestPowerCutWithoutSyncLosesMessages(t *testing.T) {
+	t.Parallel()
 	d := newLoopDisk(t, 192)
 	for range 5 {
 		account := newTold()

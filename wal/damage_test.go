@@ -167,6 +167,7 @@ func places(t *testing.T, rnd *rand.Rand, path string) (at []int64) {
 }
 
 func TestOneFlippedBitInAnyFileIsFoundOrHarmless(t *testing.T) {
+	t.Parallel()
 	dir, whole := damagedWorld(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -19,6 +19,7 @@
 //	k account 0 key  id, print, expiry  an idempotency key and the answer it was given
 //	x head           seq, id, done      the last number and name issued, how many are complete
 //	x c chunk        bitmap             which numbers of a chunk of 8,192 are complete
+//	x p number       zeros              fills a memtable, so that it is flushed
 //
 //	TIDE     the highest durable number, written about once a second
 //	BALLAST  allocated space to give up, so that a full disk can be opened again

@@ -24,6 +24,7 @@ import (
 // the work is done before it: in three ways, for a commit that failed may have
 // written nothing, or everything, and a failed sync may only be logged.
 func TestEveryCommitFailsInTurn(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"nothing written", "all written", "only logged"} {
 		t.Run(way, func(t *testing.T) {
 			for n := int64(1); ; n++ {
@@ -232,6 +233,7 @@ func TestScrubNamesARecordDeletedBehindTheWritersBack(t *testing.T) {
 // TestAFailedSyncAcknowledgesNothingAfterIt lets the n-th msync of a child fail
 // with EIO, really, by strace.
 func TestAFailedSyncAcknowledgesNothingAfterIt(t *testing.T) {
+	t.Parallel()
 	strace := needTool(t, "strace", "strace")
 	for _, n := range []int{5, 12, 25, 60} {
 		cfg := smallConfig(t)
@@ -327,6 +329,7 @@ func churn(ctx context.Context) {
 // TestTheFileLimitReachedDuringCompactionIsNeverSilent: Badger then loses whole
 // tables without a word.
 func TestTheFileLimitReachedDuringCompactionIsNeverSilent(t *testing.T) {
+	t.Parallel()
 	var seen []string
 	for range 3 {
 		cfg := smallConfig(t)

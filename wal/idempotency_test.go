@@ -200,6 +200,7 @@ func TestAWaiterThatGivesUpLetsNoSecondMessageThrough(t *testing.T) {
 // TestKeyAndMessageAreWrittenTogether cuts the log file behind every one of its
 // bytes in turn: what opens has both or neither.
 func TestKeyAndMessageAreWrittenTogether(t *testing.T) {
+	t.Parallel()
 	cfg := smallConfig(t)
 	l := openTest(t, cfg)
 	for i := range 3 {

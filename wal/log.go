@@ -53,6 +53,7 @@ type Config struct {
 
 	commit func(*badger.Txn) error // tests make it fail
 	now    func() time.Time        // tests move it
+	often  time.Duration           // how often space is reclaimed; default reclaimEvery
 	unsafe bool                    // the control run: no sync, so that a power cut must lose messages
 }
 
@@ -73,6 +74,7 @@ func (c Config) withDefaults() Config {
 	if c.commit == nil {
 		c.commit = (*badger.Txn).Commit
 	}
+	setDefault(&c.often, reclaimEvery)
 	if c.now == nil {
 		c.now = time.Now
 	}

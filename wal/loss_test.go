@@ -32,6 +32,7 @@ func removeAll(t *testing.T, dir, pattern string) {
 // TestLostAndCutFilesAreNamed: a log of which something is gone does not open,
 // says what, and opens after Salvage, without the loss being counted as none.
 func TestLostAndCutFilesAreNamed(t *testing.T) {
+	t.Parallel()
 	dir, whole := damagedWorld(t)
 	cut := func(name string, keep func(n int64) int64) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
@@ -97,6 +98,7 @@ func raiseTide(t *testing.T, dir string, seq uint64) {
 }
 
 func TestForeignKeysAreNamed(t *testing.T) {
+	t.Parallel()
 	id := message.NewID(1<<41, 0, 7, 1, 5)
 	for name, kv := range map[string][2][]byte{
 		"between ours":         {[]byte("q strange"), nil},
@@ -170,6 +172,7 @@ func TestARecordThatRoseAgainIsHarmless(t *testing.T) {
 
 // TestSmallerMemtablesAfterAKill: Badger ends the process over them.
 func TestSmallerMemtablesAfterAKill(t *testing.T) {
+	t.Parallel()
 	for _, tide := range []bool{true, false} {
 		cfg := testConfig(t)
 		cfg.MemTable = 8 << 20

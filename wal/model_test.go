@@ -334,6 +334,7 @@ func (m *model) finish(t *rapid.T) {
 // TestProperty08_NothingIsLostWhateverHappens runs random sequences of every
 // operation, closing and crashing at any moment, against the model.
 func TestProperty08_NothingIsLostWhateverHappens(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		cfg := smallConfig(t)
 		cfg.Capacity, cfg.Threshold = rapid.IntRange(1, 100).Draw(r, "capacity"), 1

@@ -16,6 +16,7 @@ import (
 // TestProperty02_OverCapacityNothingIsLostOrChanged appends more than the window
 // holds, from several goroutines, while another takes and completes.
 func TestProperty02_OverCapacityNothingIsLostOrChanged(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		cfg := testConfig(t)
 		cfg.Capacity = rapid.IntRange(1, 200).Draw(r, "capacity")
@@ -145,6 +146,7 @@ func TestSpillKeepsNewRecordsOutOfMemory(t *testing.T) {
 // TestProperty06_FullMeansOnDiskOrRefused fills the log to its disk limit: every
 // append is either refused with ErrFull or there after a restart.
 func TestProperty06_FullMeansOnDiskOrRefused(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		cfg := smallConfig(t)
 		cfg.Capacity = rapid.IntRange(1, 50).Draw(r, "capacity")
@@ -202,6 +204,7 @@ func TestProperty17_IDsAreUniqueValidAndAscending(t *testing.T) {
 }
 
 func TestProperty17_IDsAscendOverRestartsWithTheClockSetBack(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		cfg := testConfig(t)
 		var last Receipt

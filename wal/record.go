@@ -57,6 +57,12 @@ func chunkKey(dst []byte, chunk uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(dst, prefixMeta, 'c'), chunk)
 }
 
+// padKey is the key of one of the values that fill a memtable. They mean
+// nothing and may be left over from a crash.
+func padKey(i uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{prefixMeta, 'p'}, i)
+}
+
 // recordID returns the ID inside a message key or a parked key.
 func recordID(key []byte) (message.ID, error) {
 	var want int

@@ -20,13 +20,6 @@ const (
 	// as it took, so that it costs a hundredth of a core at most.
 	scrubRest  = 100
 	scrubFirst = 10 * time.Second
-
-	// Space is given back when the log holds so many times the live bytes, and
-	// has doubled since the last time: idempotency keys count as dead here and
-	// are not.
-	reclaimFactor = 4
-	reclaimSlack  = 16 // memtables' worth of dead bytes that are never worth it
-	reclaimEvery  = 10 * time.Second
 )
 
 // upkeep is the goroutine of the log's regular duties. None of them is on the
@@ -269,54 +262,4 @@ func takeCensus(ctx context.Context, txn *badger.Txn) (*census, error) {
 		}
 	}
 	return c, nil
-}
-
-// reclaimLoop is the goroutine that gives disk space back. It is not upkeep's:
-// a compaction of everything takes as long as it takes.
-func (l *Log) reclaimLoop(ctx context.Context) {
-	ticker := time.NewTicker(reclaimEvery)
-	defer ticker.Stop()
-	var after int64
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if l.failure.Load() != nil {
-			continue
-		}
-		if err := l.reclaim(&after); err != nil && !errors.Is(err, ErrClosed) {
-			l.cfg.Logger.Error("the log's upkeep", "duty", "reclaim disk space", "err", err)
-		}
-	}
-}
-
-// reclaim compacts the whole tree when most of what it holds is dead: a queue
-// leaves its deleted records in levels that ordinary compaction seldom visits.
-// after is what was left the last time.
-func (l *Log) reclaim(after *int64) error {
-	db, err := l.acquire()
-	if err != nil {
-		return err
-	}
-	defer l.release()
-	live := l.writer.tally().liveBytes
-	if treeBytes(db) < max(reclaimFactor*live+reclaimSlack*l.cfg.MemTable, 2**after) {
-		return nil
-	}
-	l.metrics.reclaim.Inc()
-	if err := db.Flatten(1); err != nil {
-		return fmt.Errorf("compact the log: %w", err)
-	}
-	*after = treeBytes(db)
-	return nil
-}
-
-// treeBytes is the size of all tables, now: Badger's own figure is a minute old.
-func treeBytes(db *badger.DB) (n int64) {
-	for _, level := range db.Levels() {
-		n += level.Size
-	}
-	return n
 }

@@ -21,6 +21,7 @@ const (
 	opPark                       // wait on disk until due
 	opUnpark                     // due: back into the lane
 	opForget                     // an idempotency key has expired
+	opPad                        // fills the memtable; without a record: takes the pad away
 )
 
 // op is one change to one message. It goes into one transaction whole.
@@ -273,6 +274,12 @@ func (w *writer) add(b *batch, o *op) bool {
 		w.complete(b, o)
 	case opForget:
 		b.forget(o)
+	case opPad:
+		if k := padKey(o.seq); o.record != nil {
+			b.set(k, o.record)
+		} else {
+			b.delete(k)
+		}
 	default:
 		// What is complete stays so, whoever comes late with a message in hand.
 		if o.stale = w.ledger.isDone(o.seq); !o.stale {
