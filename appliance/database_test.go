@@ -195,7 +195,7 @@ func TestProperty16_AnswerDoesNotWaitForTheDatabase(t *testing.T) {
 	ledger, round := appliancetest.NewLedger(), 0
 	rapid.Check(t, func(rt *rapid.T) {
 		round++
-		submissions := submissionsOf(rt, fmt.Sprintf("p%d-", round), 150, 20_000)
+		submissions := submissionsOf(rt, fmt.Sprintf("p%d-", round), 50, 300, 20_000)
 		pg.Pause()
 		defer pg.Resume()
 		sendAll(ledger, n.Target(), submissions, 8)
@@ -212,12 +212,11 @@ func TestProperty16_AnswerDoesNotWaitForTheDatabase(t *testing.T) {
 	t.Log(ledger.Summary())
 }
 
-// submissionsOf draws up to so many messages with bodies of up to max
-// characters.
-func submissionsOf(rt *rapid.T, prefix string, most, max int) []appliancetest.Submission {
+// submissionsOf draws so many messages with bodies of up to max characters.
+func submissionsOf(rt *rapid.T, prefix string, least, most, max int) []appliancetest.Submission {
 	return rapid.Custom(func(rt *rapid.T) []appliancetest.Submission {
 		seed := rapid.Uint64().Draw(rt, "seed")
-		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 300), rapid.IntRange(1, max)), 1, most).Draw(rt, "sizes")
+		sizes := rapid.SliceOfN(rapid.OneOf(rapid.IntRange(1, 300), rapid.IntRange(1, max)), least, most).Draw(rt, "sizes")
 		lane := rapid.SampledFrom([]int{message.Lanes, 0, 1, 2, 3}).Draw(rt, "lane") // Lanes: a mix
 		return makeSubmissions(prefix, seed, sizes, lane)
 	}).Draw(rt, "submissions")

@@ -1,0 +1,219 @@
+package appliance_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"pgregory.net/rapid"
+
+	"forebay/appliance/appliancetest"
+	"forebay/appliance/config"
+	"forebay/sink/sinktest"
+	"forebay/wal/message"
+)
+
+// TestProperty02_OverCapacity and 06: any load over a tiny capacity, while the
+// database is away and comes back, is kept on disk or refused; what was accepted
+// is in the database, unchanged, and what was refused is not.
+func TestProperty02_OverCapacity(t *testing.T) { overCapacity(t, "p02-", 256*config.KiB, "202") }
+
+// TestProperty06_FullBuffer: the same with a body limit that refuses some of
+// them: a refusal is whole, and takes nothing with it.
+func TestProperty06_FullBuffer(t *testing.T) {
+	overCapacity(t, "p06-", 4*config.KiB, "202", "413 too_large")
+}
+
+func overCapacity(t *testing.T, prefix string, maxBody config.Size, allowed ...string) {
+	checks(t, 5)
+	pg := sinktest.StartPostgres(t)
+	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), withCapacity(100), func(c *config.Config) { c.HTTP.MaxBodyBytes = maxBody })
+	if status, a := submit(t, n, `{"channel":"store","body":"first","client_ref":"first"}`, "Prefer", "wait=30"); status != http.StatusCreated {
+		t.Fatalf("%d %+v", status, a)
+	}
+	ledger, round := appliancetest.NewLedger(), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		round++
+		bursts := rapid.IntRange(1, 3).Draw(rt, "bursts")
+		connections := rapid.IntRange(1, 64).Draw(rt, "connections")
+		pg.Pause()
+		for b := range bursts {
+			sendAll(ledger, n.Target(), submissionsOf(rt, fmt.Sprintf("%s%d-%d-", prefix, round, b), 100, 500, 10_000), connections)
+			if b == bursts-1 {
+				pg.Resume() // the drain begins before the last burst, or after it
+			}
+		}
+		if err := checkOutcomes(ledger, allowed...); err != nil {
+			rt.Fatal(err)
+		}
+		awaitDrained(t, n.Admin)
+		rows := slices.DeleteFunc(appliancetest.PostgresRows(t, pg.URL()), func(r appliancetest.Row) bool { return r.Ref == "first" })
+		if err := ledger.Compare(rows); err != nil {
+			rt.Fatal(err)
+		}
+	})
+	checkAudit(t, n.Admin)
+	t.Log(ledger.Summary())
+}
+
+// TestProperty17_IDsAcrossRestarts: ids are valid, unique and rise in the order
+// of acceptance, also from one start to the next.
+func TestProperty17_IDsAcrossRestarts(t *testing.T) {
+	checks(t, 5)
+	n := appliancetest.Start(t)
+	ledger, round := appliancetest.NewLedger(), 0
+	var last message.ID
+	rapid.Check(t, func(rt *rapid.T) {
+		round++
+		for _, a := range sendAll(ledger, n.Target(), submissionsOf(rt, fmt.Sprintf("p17-%d-", round), 20, 100, 300), 1) {
+			id, err := message.ParseID(a.ID)
+			if err != nil || id.Compare(last) <= 0 || id.Node() != 1 || a.Status != http.StatusAccepted {
+				rt.Fatalf("%+v after %v: %v", a, last, err)
+			}
+			last = id
+		}
+		if rapid.Bool().Draw(rt, "restart") {
+			n = n.Restart()
+		}
+	})
+}
+
+// TestProperty20_MetricsAgreeWithWhatWasSent: what /metrics and /status count is
+// what clients saw.
+func TestProperty20_MetricsAgreeWithWhatWasSent(t *testing.T) {
+	checks(t, 5)
+	n := appliancetest.Start(t)
+	ledger, round := appliancetest.NewLedger(), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		round++
+		bad := rapid.IntRange(0, 20).Draw(rt, "invalid")
+		sendAll(ledger, n.Target(), submissionsOf(rt, fmt.Sprintf("p20-%d-", round), 20, 100, 2000), 8)
+		for range bad {
+			if status, a := submit(t, n, `{"channel":"store"}`); status != http.StatusUnprocessableEntity {
+				rt.Fatalf("%d %+v", status, a)
+			}
+		}
+		before := metric(t, n, `forebay_messages_refused_total{code="invalid"}`)
+		submit(t, n, `{"channel":"store"}`)
+		if after := metric(t, n, `forebay_messages_refused_total{code="invalid"}`); after != before+1 {
+			rt.Fatalf("refused: %v, then %v", before, after)
+		}
+		awaitDrained(t, n.Admin)
+		want := float64(ledger.Count("202"))
+		if got := metric(t, n, `forebay_messages_accepted_total{`); got != want {
+			rt.Fatalf("accepted: counted %v, sent %v", got, want)
+		}
+		if got := metric(t, n, `forebay_store_rows_total{outcome="new"}`); got != want {
+			rt.Fatalf("stored: counted %v, sent %v", got, want)
+		}
+		s, err := n.Admin.Status(context.Background())
+		if err != nil || float64(s.Intake.AcceptedTotal) != want {
+			rt.Fatalf("status: %+v %v, sent %v", s.Intake, err, want)
+		}
+	})
+}
+
+// scrape is what Prometheus sees.
+func scrape(t *testing.T, n *appliancetest.Node) string {
+	t.Helper()
+	resp, err := n.Client.Get(n.OpsURL + "/metrics")
+	must(t, "scrape", err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	must(t, "scrape", err)
+	return string(text)
+}
+
+// metric is the sum of the series that begin so.
+func metric(t *testing.T, n *appliancetest.Node, prefix string) (sum float64) {
+	t.Helper()
+	for line := range strings.Lines(scrape(t, n)) {
+		if strings.HasPrefix(line, prefix) {
+			var v float64
+			_, err := fmt.Sscan(line[strings.LastIndexByte(line, ' ')+1:], &v)
+			must(t, "read "+line, err)
+			sum += v
+		}
+	}
+	return sum
+}
+
+// TestMetricsAreClean: the whole of /metrics passes Prometheus's own lint.
+func TestMetricsAreClean(t *testing.T) {
+	n := appliancetest.Start(t)
+	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
+	problems, err := promlint.New(strings.NewReader(scrape(t, n))).Lint()
+	must(t, "lint", err)
+	for _, p := range problems {
+		if strings.HasPrefix(p.Metric, "forebay_") {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+// TestProperty21_CriticalFirst: of what waits while the database is away, what
+// is more important is stored no later, and equals in the order of acceptance.
+func TestProperty21_CriticalFirst(t *testing.T) {
+	checks(t, 4)
+	pg := sinktest.StartPostgres(t)
+	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), withCapacity(100), func(c *config.Config) { c.Buffer.BatchSize = 50 })
+	if status, a := submit(t, n, `{"channel":"store","body":"first"}`, "Prefer", "wait=30"); status != http.StatusCreated {
+		t.Fatalf("%d %+v", status, a)
+	}
+	ledger, round := appliancetest.NewLedger(), 0
+	rapid.Check(t, func(rt *rapid.T) {
+		round++
+		// A first message tells the pipeline that the database is away: what is
+		// taken before it knows is not ordered with what comes later.
+		pg.Stop(sinktest.Fast)
+		blockers := sendAll(ledger, n.Target(), makeSubmissions(fmt.Sprintf("p21-%d-first-", round), 1, slices.Repeat([]int{1}, 40), 0), 1)
+		appliancetest.Eventually(t, time.Minute, "the pipeline has met the outage", func() bool {
+			s, err := n.Admin.Status(context.Background())
+			return err == nil && !s.Store.DownSince.IsZero()
+		})
+		sizes := rapid.SliceOfN(rapid.IntRange(1, 500), 300, 700).Draw(rt, "sizes")
+		answers := sendAll(ledger, n.Target(), makeSubmissions(fmt.Sprintf("p21-%d-", round), rapid.Uint64().Draw(rt, "seed"), sizes, message.Lanes), 1)
+		pg.Start()
+		awaitDrained(t, n.Admin)
+		rank := map[string]int{} // by id: place among those that waited
+		for i, a := range answers {
+			rank[a.ID] = i
+		}
+		var rows []appliancetest.Row
+		for _, row := range appliancetest.PostgresRows(t, pg.URL()) {
+			if _, ok := rank[row.ID]; ok {
+				rows = append(rows, row)
+			}
+		}
+		if len(rows) != len(answers) || len(blockers) != 40 {
+			rt.Fatalf("%d rows, want %d", len(rows), len(answers))
+		}
+		if err := inOrder(rows); err != nil {
+			rt.Fatal(err)
+		}
+	})
+}
+
+// inOrder holds rows, in the order of acceptance, against the order they were
+// stored in. Batches are stored by several workers at once, so what is compared
+// is each lane's first and last moment, over a distance of several batches.
+func inOrder(rows []appliancetest.Row) error {
+	var lanes [message.Lanes][]int64
+	for _, row := range rows {
+		p, _ := message.ParsePriority(row.Priority)
+		lanes[p] = append(lanes[p], row.StoredAt)
+	}
+	median := func(v []int64) int64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
+	for p := 1; p < len(lanes); p++ {
+		if len(lanes[p-1]) > 0 && len(lanes[p]) > 0 && median(lanes[p-1]) > median(lanes[p]) {
+			return fmt.Errorf("half of %v is stored %d µs later than half of %v", message.Priority(p-1), median(lanes[p-1])-median(lanes[p]), message.Priority(p))
+		}
+	}
+	return nil
+}
