@@ -89,6 +89,10 @@ func withCapacity(n int) appliancetest.Option {
 	return func(c *config.Config) { c.Buffer.Capacity, c.Buffer.BackpressureThreshold = n, n*8/10 }
 }
 
+func withNode(number uint16) appliancetest.Option {
+	return func(c *config.Config) { c.Node = number }
+}
+
 // waiting is what was acknowledged in the last moment, and so is surely in the
 // log while nothing drains: a message that was just sent for this.
 func waiting(t *testing.T, n *appliancetest.Node, ledger *appliancetest.Ledger) map[string]string {

@@ -19,7 +19,6 @@ import (
 // stopGracefully stops a process with SIGTERM, which must succeed.
 func stopGracefully(t *testing.T, p *appliancetest.Process) {
 	t.Helper()
-	p.Client.CloseIdleConnections() // net/http gives connections that never asked anything five seconds
 	p.Signal(syscall.SIGTERM)
 	if err := p.Wait(); err != nil {
 		t.Fatalf("forebay did not stop gracefully: %v\n%s", err, p.Log())

@@ -20,7 +20,8 @@ import (
 func (a *API) Server() *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
-	return &http.Server{
+	fresh := &freshConns{conns: map[net.Conn]struct{}{}}
+	s := &http.Server{
 		Handler:           a.Handler(),
 		ReadHeaderTimeout: a.cfg.ReadTimeout,
 		ReadTimeout:       a.cfg.ReadTimeout,
@@ -29,10 +30,13 @@ func (a *API) Server() *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(serverLog{a.cfg.Logger}, "", 0),
 		ConnContext:       withGuard,
+		ConnState:         fresh.track,
 		Protocols:         &protocols,
 
 		DisableGeneralOptionsHandler: true, // OPTIONS * is answered and counted as all else
 	}
+	s.RegisterOnShutdown(fresh.hurry)
+	return s
 }
 
 // serverLog takes what net/http logs. Most of it is what clients do wrong, and
