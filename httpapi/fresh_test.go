@@ -10,7 +10,7 @@ import (
 // TestShutdownDoesNotWaitForReserve: a connection that has asked nothing does
 // not hold up a stop for the five seconds that net/http gives it.
 func TestShutdownDoesNotWaitForReserve(t *testing.T) {
-	w := newWorld(t, nil)
+	w := newWorld(t)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
