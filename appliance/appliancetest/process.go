@@ -77,9 +77,16 @@ func RemoveBinary() {
 func StartProcess(tb testing.TB, dir string, settings ...string) *Process {
 	tb.Helper()
 	p := NewProcess(tb, dir, settings...)
+	p.Begin()
+	return p
+}
+
+// Begin starts a process for the first time and makes the account "acme" with a
+// key.
+func (p *Process) Begin() {
+	p.tb.Helper()
 	p.Start()
 	p.Key = p.account()
-	return p
 }
 
 // NewProcess prepares the same and starts nothing.
