@@ -110,7 +110,7 @@ func damagedWorld(t *testing.T) (dir string, whole opened) {
 		mustAppend(t, l, keyed(i))
 	}
 	var ms []*message.Message
-	for i := range 2000 {
+	for i := range 1400 {
 		ms = append(ms, bigMessage(i, 1000))
 	}
 	for part := range slices.Chunk(ms, 50) {
@@ -138,7 +138,7 @@ func damagedWorld(t *testing.T) (dir string, whole opened) {
 	}
 	closeTest(t, l)
 	probe := crashCopy(t, dir)
-	if whole = openInChild(t, probe); whole.Err != "" || len(whole.Waiting) != 2060+damagedKeys-400 || whole.Parked != 100 {
+	if whole = openInChild(t, probe); whole.Err != "" || len(whole.Waiting) != 1460+damagedKeys-400 || whole.Parked != 100 {
 		t.Fatalf("%s; %d waiting, %d parked", whole.Err, len(whole.Waiting), whole.Parked)
 	}
 	return dir, whole

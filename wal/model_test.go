@@ -59,7 +59,7 @@ func (m *model) fail(t fataler, format string, args ...any) {
 }
 
 func (m *model) open(t fataler) {
-	l, err := Open(m.cfg)
+	l, err := tryOpen(m.t, m.cfg)
 	if err != nil {
 		m.fail(t, "open: %v", err)
 	}

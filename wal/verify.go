@@ -138,7 +138,9 @@ func lockLog(dir string) (unlock func(), err error) {
 		f.Close()
 		return nil, fmt.Errorf("the log in %s is in use; stop the appliance first", dir)
 	}
-	return func() { f.Close() }, nil
+	// Unlocked, and not only closed: a child of this process holds the same
+	// lock between its fork and its exec.
+	return func() { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN); f.Close() }, nil
 }
 
 // Salvage makes a damaged log usable: it reads every record that is whole, from
