@@ -20,7 +20,7 @@ func badgerOptions(dir string, memTable int64, logger badger.Logger) badger.Opti
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithMemTableSize(memTable).
-		WithNumMemtables(3).
+		WithNumMemtables(4).
 		WithNumCompactors(2).
 		WithValueLogFileSize(max(memTable, 1<<20)).
 		WithMetricsEnabled(false).

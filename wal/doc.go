@@ -21,7 +21,8 @@
 //	x c chunk        bitmap             which numbers of a chunk of 8,192 are complete
 //	x p number       zeros              fills a memtable, so that it is flushed
 //
-//	TIDE     the highest durable number, written about once a second
+//	TIDE     the highest durable number, and whether the log runs; written about
+//	         once a second
 //	BALLAST  allocated space to give up, so that a full disk can be opened again
 //	SUSPECT  copies of files that did not look right before Badger touched them
 //
@@ -53,8 +54,11 @@
 //     and held against it, and the ledger against the tide mark. What is
 //     missing is named and Open refuses (*DamagedError): the way on is Verify,
 //     which changes nothing, and Salvage, which sets aside what cannot be read.
-//   - While it runs a scrub counts live keys against the writer's own count,
-//     above all after compactions.
+//   - Before Badger touches the files they are read without it: the sums of
+//     every table's blocks, the manifest, and the end of every log file, where a
+//     transaction torn by a crash is told from a damaged one (torn.go).
+//   - While it runs a scrub holds the records on disk against the ledger, as of
+//     one commit, above all after compactions.
 //   - Any error that Badger logs, and any failed commit, ends the log: nothing
 //     more is acknowledged and Config.Fatal is called. A kernel reports a lost
 //     write once and then calls the pages clean, so a second sync proves

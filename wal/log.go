@@ -37,7 +37,7 @@ type Config struct {
 	MaxDiskBytes int64 // appends stop at this size on disk; default 10 GiB
 	MinFreeBytes int64 // and when the file system has less free; default 1 GiB, at least what Badger needs
 	BallastBytes int64 // given up to open on a full disk; default 16 memtables, negative: none
-	MemTable     int64 // bytes of one memtable; default 16 MiB. A record may have a seventh
+	MemTable     int64 // bytes of one memtable; default 8 MiB. A record may have a seventh
 
 	IdempotencyTTL time.Duration // default 24 h
 	Scrub          time.Duration // longest time between two scrubs; default 10 min
@@ -63,7 +63,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.WindowBytes, 64<<20)
 	setDefault(&c.MaxDiskBytes, 10<<30)
 	setDefault(&c.MinFreeBytes, 1<<30)
-	setDefault(&c.MemTable, 16<<20)
+	setDefault(&c.MemTable, 8<<20)
 	setDefault(&c.BallastBytes, reserve(c.MemTable))
 	setDefault(&c.IdempotencyTTL, 24*time.Hour)
 	setDefault(&c.Scrub, 10*time.Minute)

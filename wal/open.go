@@ -177,7 +177,9 @@ func Open(cfg Config) (*Log, error) {
 	if err := errors.Join(syncDir(dbDir(cfg.Dir)), writeTide(cfg.Dir, mark)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if cfg.BallastBytes > 0 {
+	// Not from space that Badger may need: it is writing already, and meets a
+	// full disk as SIGBUS.
+	if free, err := freeBytes(cfg.Dir); cfg.BallastBytes > 0 && err == nil && free > cfg.MinFreeBytes+cfg.BallastBytes {
 		if err := layBallast(cfg.Dir, cfg.BallastBytes); err != nil {
 			cfg.Logger.Warn("no ballast against a full disk", "err", err)
 		}
