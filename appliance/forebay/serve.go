@@ -65,7 +65,7 @@ func (a *app) serve(ctx context.Context, c config.Config, dev bool) (err error) 
 	if keys := config.Inactive(c); len(keys) > 0 {
 		logger.Warn("these keys are set and have no effect in this version", "keys", keys)
 	}
-	appliance.TuneRuntime(c, a.env("GOGC"), a.env("GOMEMLIMIT"))
+	appliance.TuneRuntime(c, a.env("GOMEMLIMIT"))
 	s, err := a.build(c, buildVersion(a.version).Version, logger)
 	if err != nil {
 		return explain(err, c)
