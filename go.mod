@@ -5,22 +5,22 @@ go 1.26.0
 require (
 	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/coreos/go-systemd/v22 v22.7.0
-	github.com/dgraph-io/badger/v4 v4.9.6
+	github.com/dgraph-io/badger/v4 v4.9.6 // nothing older: 4.9.4 and before resurrect deleted keys or drop acknowledged writes
 	github.com/dgraph-io/ristretto/v2 v2.2.0
 	github.com/getkin/kin-openapi v0.153.0
 	github.com/go-json-experiment/json v1.27.2
 	github.com/google/go-cmp v0.7.0
 	github.com/hashicorp/go-hclog v1.6.2
-	github.com/hashicorp/raft v1.7.3
+	github.com/hashicorp/raft v1.7.3 // not 1.8.0: it needs go-metrics 0.7, without the package that raft-boltdb 2.3.1 imports
 	github.com/hashicorp/raft-boltdb/v2 v2.3.1
-	github.com/jackc/pgx/v5 v5.12.0
+	github.com/jackc/pgx/v5 v5.12.0 // nothing older: two advisories
 	github.com/julienschmidt/httprouter v1.3.0
 	github.com/prometheus/client_golang v1.25.0
 	github.com/prometheus/client_model v0.6.3
 	github.com/spf13/cobra v1.10.2
 	go.etcd.io/bbolt v1.5.0
 	go.uber.org/goleak v1.3.0
-	go.yaml.in/yaml/v4 v4.0.0
+	go.yaml.in/yaml/v4 v4.0.0 // keeps +49… and 007 as they are written
 	golang.org/x/sys v0.50.0
 	pgregory.net/rapid v1.3.0
 )
