@@ -3,6 +3,7 @@ package appliance_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"io"
 	"net/http"
 	"os"
@@ -19,6 +20,10 @@ import (
 func TestMain(m *testing.M) {
 	if spec := os.Getenv(baselineVariable); spec != "" {
 		runBaseline(spec)
+	}
+	// Each check needs an appliance: rapid's hundred would take minutes.
+	if err := flag.Set("rapid.checks", "5"); err != nil { // the command line, parsed later, wins
+		panic(err)
 	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		appliancetest.RemoveBinary()

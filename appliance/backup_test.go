@@ -19,6 +19,7 @@ import (
 // is there, what waited drains, and what is in the database already is not there
 // twice.
 func TestBackupUnderLoad(t *testing.T) {
+	t.Parallel()
 	worlds(t, func(t *testing.T, w world) {
 		var options []appliancetest.Option
 		if w.pg != nil {
@@ -95,6 +96,7 @@ func of(rows []appliancetest.Row, prefixes ...string) (some []appliancetest.Row)
 
 // TestRestoreRefuses: over data, and from what is no whole backup.
 func TestRestoreRefuses(t *testing.T) {
+	t.Parallel()
 	n := appliancetest.Start(t)
 	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
 	file := filepath.Join(t.TempDir(), "backup.zip")

@@ -13,12 +13,13 @@ import (
 
 // crashRounds is how often a process is killed for each store; hundreds with
 // FOREBAY_CRASH_ROUNDS (make crash).
-const crashRounds = 12
+const crashRounds = 8
 
 // TestCrashLosesNothing kills a real process with -9 at random moments: while it
 // takes messages and drains them, and while it starts. Whatever it had
 // acknowledged is there, once and unchanged, and nothing else is.
 func TestCrashLosesNothing(t *testing.T) {
+	t.Parallel()
 	worlds(t, func(t *testing.T, w world) {
 		seed := seedOf(t)
 		r := rand.New(rand.NewPCG(seed, 0))

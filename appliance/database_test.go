@@ -30,6 +30,7 @@ func readiness(t *testing.T, n *appliancetest.Node) (status int, r admin.Readine
 // Each is accepted all the same; when the database is whole again each is there,
 // once and unchanged.
 func TestDatabaseFaults(t *testing.T) {
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	rename := func(from, to string) func() {
 		return func() { pg.ExecSQL("ALTER TABLE " + from + " RENAME TO " + to) }
@@ -112,6 +113,7 @@ func waiting(t *testing.T, n *appliancetest.Node, ledger *appliancetest.Ledger) 
 // TestRefusedRow: what the database refuses for its own fault is set aside alone,
 // and its sender sees why.
 func TestRefusedRow(t *testing.T) {
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()))
 	if status, a := submit(t, n, `{"channel":"store","body":"first"}`, "Prefer", "wait=30"); status != http.StatusCreated {
@@ -156,7 +158,7 @@ func TestRefusedRow(t *testing.T) {
 // TestProperty09_AllConnectionsInUse: with any number of connections and any
 // number of callers over it, each call waits its turn and none fails.
 func TestProperty09_AllConnectionsInUse(t *testing.T) {
-	checks(t, 4)
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		pool := rapid.IntRange(1, 3).Draw(rt, "connections")
@@ -190,7 +192,7 @@ func TestProperty09_AllConnectionsInUse(t *testing.T) {
 // TestProperty16_AnswerDoesNotWaitForTheDatabase: any messages sent while the
 // database answers nothing at all are acknowledged before it answers again.
 func TestProperty16_AnswerDoesNotWaitForTheDatabase(t *testing.T) {
-	checks(t, 5)
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), withCapacity(100))
 	if status, a := submit(t, n, `{"channel":"store","body":"first"}`, "Prefer", "wait=30"); status != http.StatusCreated {

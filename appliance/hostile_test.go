@@ -62,6 +62,7 @@ func address(url string) string { return strings.TrimPrefix(url, "http://") }
 // TestSlowClients: two thousand connections that never finish a request cost a
 // good client nothing, and are cut off.
 func TestSlowClients(t *testing.T) {
+	t.Parallel()
 	n := appliancetest.Start(t, func(c *config.Config) { c.HTTP.ReadTimeout = 2 * time.Second })
 	const slow = 2000
 	stop := slowloris(t, address(n.URL), slow)
@@ -80,6 +81,7 @@ func TestSlowClients(t *testing.T) {
 // TestConnectionCap: one connection too many is answered 503, and those that are
 // there go on.
 func TestConnectionCap(t *testing.T) {
+	t.Parallel()
 	n := appliancetest.Start(t, func(c *config.Config) { c.HTTP.MaxConnections = 20 })
 	n.Client.CloseIdleConnections()
 	stop := slowloris(t, address(n.URL), 20)
@@ -106,6 +108,7 @@ func TestConnectionCap(t *testing.T) {
 // TestFileLimit: a process that may open few files either says so and ends, or
 // takes fewer clients; Badger never meets the limit.
 func TestFileLimit(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	few := appliancetest.NewProcess(t, dir)
 	few.LimitFiles(256)

@@ -15,6 +15,7 @@ import (
 // TestIdempotency: under one key there is one message, whoever asks, however
 // often, also at the same time and after a restart.
 func TestIdempotency(t *testing.T) {
+	t.Parallel()
 	worlds(t, func(t *testing.T, w world) {
 		var options []appliancetest.Option
 		if w.pg != nil {
@@ -93,6 +94,7 @@ func concurrently(ledger *appliancetest.Ledger, target appliancetest.Target, key
 // other's keys at the door. The database decides: one message is stored, the
 // other is a duplicate of it.
 func TestClaimsAcrossNodes(t *testing.T) {
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	one := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()))
 	two := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), withNode(2))
@@ -115,6 +117,7 @@ func TestClaimsAcrossNodes(t *testing.T) {
 // TestPreferWait: with the database up the answer is 201 and says what became of
 // the message; with it down it is 202, after the time that was asked for.
 func TestPreferWait(t *testing.T) {
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()))
 	ledger := appliancetest.NewLedger()

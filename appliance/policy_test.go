@@ -89,6 +89,7 @@ func mayImport(from, to string) bool {
 }
 
 func TestPolicyImports(t *testing.T) {
+	t.Parallel()
 	for _, p := range goList(t, "./...") {
 		for _, to := range p.Imports {
 			if !mayImport(p.ImportPath, to) {
@@ -101,6 +102,7 @@ func TestPolicyImports(t *testing.T) {
 // TestPolicyBinaryHasNoTestCode: what is made for tests stays out of what runs.
 // (hashicorp/raft itself imports testing; ours must not.)
 func TestPolicyBinaryHasNoTestCode(t *testing.T) {
+	t.Parallel()
 	for _, p := range goList(t, "-deps", "./appliance/forebay") {
 		if ours, _ := room(p.ImportPath); ours == "" {
 			continue
@@ -116,6 +118,7 @@ func TestPolicyBinaryHasNoTestCode(t *testing.T) {
 
 // TestPolicyPackageComments: one in each package, and in one file only.
 func TestPolicyPackageComments(t *testing.T) {
+	t.Parallel()
 	for _, p := range goList(t, "./...") {
 		var files []string
 		for _, name := range p.GoFiles {
@@ -167,6 +170,7 @@ func sources(t *testing.T, visit func(path string, text []byte)) {
 const maxLines = 450
 
 func TestPolicyFiles(t *testing.T) {
+	t.Parallel()
 	// Put together, so that this file does not have what it looks for.
 	sleep, leftovers := "time."+"Sleep(", []string{"TO" + "DO", "FIX" + "ME", "XX" + "X"}
 	outside := []string{"/" + "work/", "share" + "d/"}
@@ -195,6 +199,7 @@ func TestPolicyFiles(t *testing.T) {
 
 // TestPolicyFloorPlan: the top level is fixed.
 func TestPolicyFloorPlan(t *testing.T) {
+	t.Parallel()
 	plan := []string{"appliance", "wal", "raftstate", "httpapi", "sink", "web", "packaging", "go.mod", "go.sum", "Makefile", "README.md", "LICENSE"}
 	cmd := exec.Command("git", "ls-files")
 	cmd.Dir = ".."

@@ -22,16 +22,19 @@ import (
 // TestProperty02_OverCapacity and 06: any load over a tiny capacity, while the
 // database is away and comes back, is kept on disk or refused; what was accepted
 // is in the database, unchanged, and what was refused is not.
-func TestProperty02_OverCapacity(t *testing.T) { overCapacity(t, "p02-", 256*config.KiB, "202") }
+func TestProperty02_OverCapacity(t *testing.T) {
+	t.Parallel()
+	overCapacity(t, "p02-", 256*config.KiB, "202")
+}
 
 // TestProperty06_FullBuffer: the same with a body limit that refuses some of
 // them: a refusal is whole, and takes nothing with it.
 func TestProperty06_FullBuffer(t *testing.T) {
+	t.Parallel()
 	overCapacity(t, "p06-", 4*config.KiB, "202", "413 too_large")
 }
 
 func overCapacity(t *testing.T, prefix string, maxBody config.Size, allowed ...string) {
-	checks(t, 5)
 	pg := sinktest.StartPostgres(t)
 	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), withCapacity(100), func(c *config.Config) { c.HTTP.MaxBodyBytes = maxBody })
 	if status, a := submit(t, n, `{"channel":"store","body":"first","client_ref":"first"}`, "Prefer", "wait=30"); status != http.StatusCreated {
@@ -65,7 +68,7 @@ func overCapacity(t *testing.T, prefix string, maxBody config.Size, allowed ...s
 // TestProperty17_IDsAcrossRestarts: ids are valid, unique and rise in the order
 // of acceptance, also from one start to the next.
 func TestProperty17_IDsAcrossRestarts(t *testing.T) {
-	checks(t, 5)
+	t.Parallel()
 	n := appliancetest.Start(t)
 	ledger, round := appliancetest.NewLedger(), 0
 	var last message.ID
@@ -87,7 +90,7 @@ func TestProperty17_IDsAcrossRestarts(t *testing.T) {
 // TestProperty20_MetricsAgreeWithWhatWasSent: what /metrics and /status count is
 // what clients saw.
 func TestProperty20_MetricsAgreeWithWhatWasSent(t *testing.T) {
-	checks(t, 5)
+	t.Parallel()
 	n := appliancetest.Start(t)
 	ledger, round := appliancetest.NewLedger(), 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -146,6 +149,7 @@ func metric(t *testing.T, n *appliancetest.Node, prefix string) (sum float64) {
 
 // TestMetricsAreClean: the whole of /metrics passes Prometheus's own lint.
 func TestMetricsAreClean(t *testing.T) {
+	t.Parallel()
 	n := appliancetest.Start(t)
 	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
 	problems, err := promlint.New(strings.NewReader(scrape(t, n))).Lint()
@@ -160,7 +164,7 @@ func TestMetricsAreClean(t *testing.T) {
 // TestProperty21_CriticalFirst: of what waits while the database is away, what
 // is more important is stored no later, and equals in the order of acceptance.
 func TestProperty21_CriticalFirst(t *testing.T) {
-	checks(t, 4)
+	t.Parallel()
 	pg := sinktest.StartPostgres(t)
 	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), withCapacity(100), func(c *config.Config) { c.Buffer.BatchSize = 50 })
 	if status, a := submit(t, n, `{"channel":"store","body":"first"}`, "Prefer", "wait=30"); status != http.StatusCreated {

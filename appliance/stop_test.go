@@ -57,7 +57,7 @@ func loadWhile(ledger *appliancetest.Ledger, target appliancetest.Target, connec
 // gives each request either a whole answer or a closed connection, and each
 // acknowledged message is there after the next start.
 func TestProperty08_GracefulStopAtAnyMoment(t *testing.T) {
-	checks(t, 8)
+	t.Parallel()
 	worlds(t, func(t *testing.T, w world) {
 		round := 0
 		var options []appliancetest.Option
@@ -98,6 +98,7 @@ func TestProperty08_GracefulStopAtAnyMoment(t *testing.T) {
 // TestStopSignals: SIGTERM under load ends the real process with 0 and loses
 // nothing; a second one ends it at once and loses nothing either.
 func TestStopSignals(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	p := appliancetest.StartProcess(t, dir)
 	ledger := appliancetest.NewLedger()
@@ -141,6 +142,7 @@ func exitCode(err error) int {
 // TestSecondStart: a second appliance on the same data is refused in words, and
 // the first one does not notice.
 func TestSecondStart(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	p := appliancetest.StartProcess(t, dir)
 	second := appliancetest.NewProcess(t, dir)

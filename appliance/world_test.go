@@ -3,8 +3,6 @@ package appliance_test
 import (
 	"context"
 	"encoding/json"
-	"flag"
-	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -23,8 +21,14 @@ type world struct {
 
 // worlds runs a test with either store.
 func worlds(t *testing.T, test func(t *testing.T, w world)) {
-	t.Run("store=embedded", func(t *testing.T) { test(t, world{}) })
-	t.Run("store=postgres", func(t *testing.T) { test(t, world{sinktest.StartPostgres(t)}) })
+	t.Run("store=embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, world{})
+	})
+	t.Run("store=postgres", func(t *testing.T) {
+		t.Parallel()
+		test(t, world{sinktest.StartPostgres(t)})
+	})
 }
 
 // settings are those of a process.
@@ -122,19 +126,4 @@ func environmentInt(t *testing.T, name string, def int) int {
 	n, err := strconv.Atoi(text)
 	must(t, "read "+name, err)
 	return n
-}
-
-// checks lowers how often a property is tried: each try of those here takes an
-// appliance. -rapid.checks on the command line still counts.
-func checks(t *testing.T, n int) {
-	t.Helper()
-	f := flag.Lookup("rapid.checks")
-	given := false
-	flag.Visit(func(g *flag.Flag) { given = given || g == f })
-	if given {
-		return
-	}
-	before := f.Value.String()
-	must(t, "set rapid.checks", f.Value.Set(fmt.Sprint(n)))
-	t.Cleanup(func() { must(t, "set rapid.checks", f.Value.Set(before)) })
 }

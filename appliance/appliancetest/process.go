@@ -162,15 +162,27 @@ func (p *Process) Command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-const tailLines = 40
+const (
+	tailLines  = 40
+	deathLines = 60 // of a crash the beginning counts, not the end
+)
 
 func (p *Process) keepTail(r io.Reader) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
+	dying := 0
 	for lines.Scan() {
+		text := lines.Text()
 		p.mu.Lock()
-		p.tail = append(p.tail, lines.Text())
-		p.tail = p.tail[max(0, len(p.tail)-tailLines):]
+		if dying > 0 || strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal error: ") || strings.HasPrefix(text, "unexpected fault ") {
+			dying++
+		}
+		if dying <= deathLines {
+			p.tail = append(p.tail, text)
+		}
+		if dying == 0 {
+			p.tail = p.tail[max(0, len(p.tail)-tailLines):]
+		}
 		p.mu.Unlock()
 	}
 }
