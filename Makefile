@@ -5,14 +5,20 @@ GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BIN      := bin/forebay
 FUZZTIME ?= 30s
+CRASHROUNDS ?= 200
 
 # The version of the linter is fixed, so that it says the same on every machine.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 PG_BIN := $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb 2>/dev/null)
+# What the tests need and Go does not bring: a database, and what makes a sync
+# fail and a small disk for a test. Only what is missing is installed.
+MISSING := $(if $(strip $(PG_BIN)),,postgresql) \
+	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v strace),,strace) \
+	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4),,e2fsprogs)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench lint fuzz clean deps
+.PHONY: help build run test crash race bench lint fuzz clean deps
 
 help: ## show this help
 	@echo 'Usage: make TARGET'
@@ -26,6 +32,9 @@ run: build ## run an appliance on this machine, with an account ready to use; da
 
 test: deps ## run every test
 	@$(GO) test -timeout 10m ./...
+
+crash: deps ## kill real appliances and logs hundreds of times under load
+	@FOREBAY_CRASH_ROUNDS=$(CRASHROUNDS) $(GO) test -count 1 -run 'Crash|Kill|PowerCut' -v -timeout 60m ./wal ./appliance
 
 race: deps ## run every test under the race detector
 	@$(GO) test -race -timeout 20m ./...
@@ -48,17 +57,15 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 clean: ## remove what was built; the data under ./data stays
 	@rm -rf bin dist
 
-# PostgreSQL is the one thing that the tests need and Go does not bring. Nothing
-# is done where it is installed already.
-deps: ## install what the tests need (PostgreSQL), if it is missing
-ifeq ($(strip $(PG_BIN)),)
+deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs), if it is missing
+ifneq ($(strip $(MISSING)),)
 	@set -e; as=; \
 	if [ "$$(id -u)" -ne 0 ]; then \
-		command -v sudo >/dev/null || { echo 'make deps: PostgreSQL is missing; install the package postgresql as root' >&2; exit 1; }; \
+		command -v sudo >/dev/null || { echo 'make deps: install these packages as root: $(strip $(MISSING))' >&2; exit 1; }; \
 		as=sudo; \
 	fi; \
-	command -v apt-get >/dev/null || { echo 'make deps: PostgreSQL is missing, and so is apt-get; install PostgreSQL 13 or newer' >&2; exit 1; }; \
-	echo 'make deps: installing postgresql' >&2; \
-	install="$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql"; \
+	command -v apt-get >/dev/null || { echo 'make deps: apt-get is missing, and so are these packages: $(strip $(MISSING))' >&2; exit 1; }; \
+	echo 'make deps: installing $(strip $(MISSING))' >&2; \
+	install="$$as env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(strip $(MISSING))"; \
 	$$install >/dev/null 2>&1 || { $$as apt-get update -qq && $$install >/dev/null; }
 endif

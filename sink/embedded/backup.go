@@ -22,7 +22,7 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 	defer s.exit()
 	stream := db.NewStream()
 	stream.LogPrefix = "backup"
-	stream.NumGo = 2 // memory: each holds a few MiB
+	stream.NumGo = 1 // each would read at a moment of its own, and the backup is of one
 	if _, err := stream.Backup(stopWriter{ctx, w}, 0); err != nil {
 		return fmt.Errorf("back up embedded store: %w", err)
 	}
