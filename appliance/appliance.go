@@ -281,6 +281,7 @@ func (a *Appliance) stop(s stopping) error {
 	// with an answer that says so, not with a closed port.
 	a.draining.Store(true)
 	a.api.Drain()
+	a.linger(limit)
 	// 2. Requests in flight finish: each may hold an acknowledgement that the
 	// log has already made true. Half the time is theirs.
 	half, cancelHalf := context.WithTimeout(limit, a.cfg.HTTP.ShutdownTimeout/2)
@@ -307,6 +308,22 @@ func (a *Appliance) stop(s stopping) error {
 		return errors.Join(failed, err)
 	default:
 		return err
+	}
+}
+
+// noticeShare of the shutdown time, a second by default, is how long the port
+// stays open for answers that say draining, if anybody is connected to hear it.
+const noticeShare = 25
+
+func (a *Appliance) linger(limit context.Context) {
+	if a.apiListener.Active() == 0 {
+		return
+	}
+	timer := time.NewTimer(a.cfg.HTTP.ShutdownTimeout / noticeShare)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-limit.Done():
 	}
 }
 

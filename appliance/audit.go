@@ -63,9 +63,9 @@ func (a *Appliance) audit(ctx context.Context, since time.Time) (admin.Audit, er
 	}
 	if first == 0 { // nothing is stored yet, or all has been dropped for its age
 		first = last + 1
-		if lowest, ok := a.log.LowestHeld(ctx); ok {
-			first = lowest
-		}
+	}
+	if lowest, ok := a.log.LowestHeld(ctx); ok && since.IsZero() {
+		first = min(first, lowest)
 	}
 	out := admin.Audit{Node: a.cfg.Node, From: first, To: last}
 	for from := first; from <= last; from += auditStretch {
