@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"forebay/httpapi"
@@ -93,14 +94,14 @@ func (a *Appliance) status() admin.Status {
 	s.Intake = admin.IntakeStatus{Rate: in.Rate, AcceptedTotal: in.AcceptedTotal, Refused: in.RefusedByCode, Latency: admin.Quantiles(in.Latency)}
 	s.Log = admin.LogStatus{
 		Backlog: map[string]uint64{}, OldestAgeSeconds: logStats.Oldest.Seconds(), DiskBytes: uint64(logStats.DiskBytes),
-		AppendLatency: a.quantiles("forebay_wal_append_duration_seconds"),
+		AppendLatency: quantiles(a.log.AppendDuration()),
 	}
 	for lane, n := range logStats.Backlog {
 		s.Log.Backlog[message.Priority(lane).String()] = uint64(n)
 	}
 	s.Store = admin.StoreStatus{
 		Kind: health.Kind, Up: health.Up, Rate: drain.Rate, BatchSize: float64(drain.BatchSize),
-		Latency: a.quantiles("forebay_store_batch_duration_seconds"), DownSince: drain.DownSince, Detail: health.Detail,
+		Latency: quantiles(a.pipeline.BatchDuration()), DownSince: drain.DownSince, Detail: health.Detail,
 	}
 	s.Raft = admin.RaftStatus{Role: group.Role, Term: group.Term, Leader: group.Leader}
 	for _, m := range group.Members {
@@ -110,19 +111,14 @@ func (a *Appliance) status() admin.Status {
 	return s
 }
 
-// quantiles estimates from the histogram of that name, over the whole run.
-func (a *Appliance) quantiles(name string) (q admin.Quantiles) {
-	families, err := a.registry.Gather()
-	if err != nil {
-		return q
+// quantiles estimates from a histogram, over the whole run.
+func quantiles(m prometheus.Metric) admin.Quantiles {
+	var out dto.Metric
+	if err := m.Write(&out); err != nil {
+		return admin.Quantiles{}
 	}
-	for _, f := range families {
-		if f.GetName() == name && len(f.GetMetric()) == 1 {
-			h := f.GetMetric()[0].GetHistogram()
-			return admin.Quantiles{P50: quantileOf(h, 0.5), P90: quantileOf(h, 0.9), P99: quantileOf(h, 0.99)}
-		}
-	}
-	return q
+	h := out.GetHistogram()
+	return admin.Quantiles{P50: quantileOf(h, 0.5), P90: quantileOf(h, 0.9), P99: quantileOf(h, 0.99)}
 }
 
 // accountsAdapter is the replicated state as the admin API sees it.

@@ -3,6 +3,8 @@ package sink
 import (
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Stats is what a pipeline says of itself.
@@ -20,6 +22,9 @@ func (p *Pipeline) Stats() Stats {
 	s.DownSince = p.gate.since()
 	return s
 }
+
+// BatchDuration is the histogram of the time of one insert, in seconds.
+func (p *Pipeline) BatchDuration() prometheus.Metric { return p.metrics.duration }
 
 // span is how many seconds a rate looks back.
 const span = 10

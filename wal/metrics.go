@@ -47,6 +47,9 @@ func newMetrics(reg prometheus.Registerer, l *Log) *metrics {
 	return m
 }
 
+// AppendDuration is the histogram of the time of one group commit, in seconds.
+func (l *Log) AppendDuration() prometheus.Metric { return l.metrics.append }
+
 func (m *metrics) unregister() {
 	if m.registerer == nil {
 		return
