@@ -20,8 +20,12 @@ func badgerOptions(dir string, memTable int64, logger badger.Logger) badger.Opti
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithMemTableSize(memTable).
-		WithNumMemtables(4).
+		WithNumMemtables(2). // what waits to be flushed needs space, too
 		WithNumCompactors(2).
+		// A compaction needs space for what it writes before it frees what it read:
+		// these sizes keep it in proportion to the reserve, which is in memtables.
+		WithBaseTableSize(memTable / 4).
+		WithBaseLevelSize(memTable).
 		WithValueLogFileSize(max(memTable, 1<<20)).
 		WithMetricsEnabled(false).
 		WithLogger(logger)

@@ -119,9 +119,11 @@ func (l *Log) setFull(full bool) {
 	}
 }
 
-// wroteBytes is called by the writer: between two measurements it counts.
+// wroteBytes is called by the writer: between two measurements it counts. A byte
+// may stand three times for a while: in the memtable's file, in a table, and in
+// the result of a compaction whose input is not deleted yet.
 func (l *Log) wroteBytes(n int64) {
-	since := 2 * l.written.Add(n)
+	since := 3 * l.written.Add(n)
 	if !l.full.Load() && (l.free.Load()-since < l.cfg.MinFreeBytes || l.disk.Load()+since >= l.cfg.MaxDiskBytes) && l.free.Load() != 0 {
 		l.setFull(true)
 		l.wakeUpkeep()

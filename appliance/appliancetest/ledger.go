@@ -107,7 +107,10 @@ func (l *Ledger) record(s Submission, a Answer) {
 		l.acked[a.ID] = s.Ref
 		delete(l.refused, s.Ref)
 		delete(l.open, s.Ref)
-	case a.Status == 0:
+	case a.Status == 0, a.Code == "unavailable":
+		// No answer, or that of a log whose write has just failed: what it was
+		// writing may be on disk all the same. That is a message its client did
+		// not hear of, and must ask for again.
 		l.open[s.Ref] = s
 	case a.Status >= 400:
 		if _, open := l.open[s.Ref]; !open {
