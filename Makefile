@@ -31,7 +31,7 @@ run: build ## run an appliance on this machine, with an account ready to use; da
 	@exec $(BIN) serve --dev
 
 test: deps ## run every test
-	@$(GO) test -timeout 10m ./...
+	@$(GO) test -p 1 -timeout 10m ./...
 
 crash: deps ## kill real appliances and logs hundreds of times under load
 	@FOREBAY_CRASH_ROUNDS=$(CRASHROUNDS) $(GO) test -count 1 -run 'Crash|Kill|PowerCut' -v -timeout 60m ./wal ./appliance
