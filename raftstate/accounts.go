@@ -26,7 +26,7 @@ func (g *Group) Authenticate(text string) (Principal, error) {
 	if !g.isReady.Load() {
 		return Principal{}, ErrNotReady
 	}
-	return g.machine.directory.Load().authenticate(text)
+	return g.machine.accounts.directory.Load().authenticate(text)
 }
 
 // SetPlans makes plans the group's plans; it proposes nothing if they are.
@@ -50,7 +50,7 @@ func (g *Group) setPlans(ctx context.Context, plans []account.Plan) ([]string, e
 	if same {
 		return nil, nil
 	}
-	result, err := g.proposeNow(ctx, cmd)
+	result, err := g.proposeAccountNow(ctx, cmd)
 	if len(result.Retained) > 0 {
 		g.log.Warn("plans left out of the configuration stay: accounts are on them", "plans", result.Retained)
 	}
@@ -60,13 +60,13 @@ func (g *Group) setPlans(ctx context.Context, plans []account.Plan) ([]string, e
 // CreateAccount makes an account; At is set here.
 func (g *Group) CreateAccount(ctx context.Context, cmd account.CreateAccount) (AccountView, error) {
 	cmd.At = wallClock()
-	result, err := g.propose(ctx, cmd)
+	result, err := g.proposeAccount(ctx, cmd)
 	return AccountView{Account: result.Account}, err
 }
 
 // UpdateAccount changes all of what is not nil in cmd, or nothing.
 func (g *Group) UpdateAccount(ctx context.Context, cmd account.UpdateAccount) (AccountView, error) {
-	result, err := g.propose(ctx, cmd)
+	result, err := g.proposeAccount(ctx, cmd)
 	if err != nil {
 		return AccountView{}, err
 	}
@@ -77,7 +77,7 @@ func (g *Group) UpdateAccount(ctx context.Context, cmd account.UpdateAccount) (A
 
 // DeleteAccount deletes an account and all of its keys.
 func (g *Group) DeleteAccount(ctx context.Context, id string) error {
-	_, err := g.propose(ctx, account.DeleteAccount{ID: id})
+	_, err := g.proposeAccount(ctx, account.DeleteAccount{ID: id})
 	return err
 }
 
@@ -87,7 +87,7 @@ func (g *Group) CreateKey(ctx context.Context, owner, label string, test bool) (
 	var random [account.RandomBytes]byte
 	rand.Read(random[:])
 	id, hash, text := account.MintKey(random, test)
-	result, err := g.propose(ctx, account.CreateKey{ID: id, Account: owner, Hash: hash, Label: label, Test: test, At: wallClock()})
+	result, err := g.proposeAccount(ctx, account.CreateKey{ID: id, Account: owner, Hash: hash, Label: label, Test: test, At: wallClock()})
 	if err != nil {
 		return account.Key{}, "", err
 	}
@@ -96,7 +96,7 @@ func (g *Group) CreateKey(ctx context.Context, owner, label string, test bool) (
 
 // RevokeKey takes a key out of force, for good. owner empty: whoever's it is.
 func (g *Group) RevokeKey(ctx context.Context, owner, id string) (account.Key, error) {
-	result, err := g.propose(ctx, account.RevokeKey{ID: id, Account: owner, At: wallClock()})
+	result, err := g.proposeAccount(ctx, account.RevokeKey{ID: id, Account: owner, At: wallClock()})
 	return result.Key, err
 }
 
@@ -140,6 +140,30 @@ func (g *Group) Plans() []account.Plan {
 	g.machine.mu.RLock()
 	defer g.machine.mu.RUnlock()
 	return g.machine.accounts.Plans()
+}
+
+// proposeAccount has the group carry out cmd, once this node is ready. The error
+// is an *account.Error if the command or the state refuses it.
+func (g *Group) proposeAccount(ctx context.Context, cmd account.Command) (account.Result, error) {
+	if err := cmd.Validate(); err != nil {
+		return account.Result{}, err
+	}
+	if err := g.WaitLeader(ctx); err != nil {
+		return account.Result{}, fmt.Errorf("%w: %w", ErrNotReady, err)
+	}
+	return g.proposeAccountNow(ctx, cmd)
+}
+
+func (g *Group) proposeAccountNow(ctx context.Context, cmd account.Command) (account.Result, error) {
+	body, err := account.Encode(cmd)
+	if err != nil {
+		return account.Result{}, fmt.Errorf("encode %s: %w", cmd.Kind(), err)
+	}
+	result, err := propose[account.Result](ctx, g, uint8(cmd.Kind()), body)
+	if err == nil && result.Err != nil {
+		return result, result.Err
+	}
+	return result, err
 }
 
 func notFound(id string) error {

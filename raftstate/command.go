@@ -11,7 +11,7 @@ import (
 // A command in the replicated log, integers big-endian:
 //
 //	version  1 byte, commandVersion
-//	kind     1 byte, account.Kind; the numbers from 32 are free for other parts
+//	kind     1 byte, which part and which of its commands: see part
 //	request 16 bytes, random, the same when the command is tried again
 //	stamp    8 bytes, cluster time in ms
 //	body     as the kind has it

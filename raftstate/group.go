@@ -2,7 +2,6 @@ package raftstate
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"forebay/raftstate/account"
 )
 
 // Times of a group of one: nobody else can win, so it need not wait for anyone.
@@ -279,101 +276,4 @@ func (g *Group) await(ctx context.Context, f func() error) error {
 	case <-ctx.Done():
 		return errDeadline
 	}
-}
-
-// propose has the group carry out cmd. The error is an *account.Error if the
-// state refuses it.
-func (g *Group) propose(ctx context.Context, cmd account.Command) (account.Result, error) {
-	if err := cmd.Validate(); err != nil {
-		return account.Result{}, err
-	}
-	if err := g.WaitLeader(ctx); err != nil {
-		return account.Result{}, fmt.Errorf("%w: %w", ErrNotReady, err)
-	}
-	return g.proposeNow(ctx, cmd)
-}
-
-// proposeNow tries until cmd is applied or time is up. All tries carry the same
-// request id, so that only one of them counts.
-func (g *Group) proposeNow(ctx context.Context, cmd account.Command) (account.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.CommandTimeout)
-	defer cancel()
-	body, err := account.Encode(cmd)
-	if err != nil {
-		return account.Result{}, fmt.Errorf("encode %s: %w", cmd.Kind(), err)
-	}
-	c := command{kind: uint8(cmd.Kind()), body: body}
-	rand.Read(c.request[:])
-
-	start := time.Now()
-	unknown := false
-	for {
-		c.stamp = g.clock.now()
-		out, err := g.submit(ctx, c.encode())
-		switch {
-		case err == nil && out.err != nil:
-			return account.Result{}, out.err
-		case err == nil:
-			g.metrics.apply.Observe(time.Since(start).Seconds())
-			if out.result.Err != nil {
-				return out.result, out.result.Err
-			}
-			return out.result, nil
-		case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
-			// surely not applied
-		case errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, errDeadline):
-			unknown = true
-		case errors.Is(err, raft.ErrRaftShutdown), errors.Is(err, ErrClosed):
-			if unknown {
-				return account.Result{}, fmt.Errorf("%s: %w: %w", cmd.Kind(), ErrUnknownOutcome, ErrClosed)
-			}
-			return account.Result{}, ErrClosed
-		default: // the log could not be written, say: raft does not tell which side of the write it was
-			return account.Result{}, fmt.Errorf("%s: %w: %w", cmd.Kind(), ErrUnknownOutcome, err)
-		}
-		select {
-		case <-time.After(retryPause):
-		case <-ctx.Done():
-			if unknown {
-				return account.Result{}, fmt.Errorf("%s: %w: %w", cmd.Kind(), ErrUnknownOutcome, err)
-			}
-			return account.Result{}, fmt.Errorf("%s: %w: %w", cmd.Kind(), ErrNotReady, err)
-		}
-	}
-}
-
-func (g *Group) submit(ctx context.Context, encoded []byte) (out outcome, err error) {
-	answer := make(chan outcome, 1)
-	err = g.await(ctx, func() error {
-		future := g.raft.Apply(encoded, g.cfg.CommandTimeout)
-		if err := future.Error(); err != nil {
-			return err
-		}
-		answer <- future.Response().(outcome)
-		return nil
-	})
-	if err == nil {
-		out = <-answer
-	}
-	return out, err
-}
-
-// clock is cluster time in ms as a leader tells it: it goes on from the last
-// stamp that was applied, by the monotonic clock, and never by the wall's.
-type clock struct {
-	mu    sync.Mutex // guards both
-	base  uint64
-	since time.Time
-}
-
-func (c *clock) reset(stamp uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.base, c.since = stamp, time.Now()
-}
-
-func (c *clock) now() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.base + uint64(time.Since(c.since).Milliseconds())
 }

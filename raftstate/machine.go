@@ -4,23 +4,23 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/raft"
-
-	"forebay/raftstate/account"
 )
 
-// machine is the state machine that raft drives (raft.BatchingFSM). raft calls
-// it from one goroutine; views read it from others.
+// machine is the state machine that raft drives (raft.BatchingFSM): parts that
+// share one log. raft calls it from one goroutine; views read it from others.
 type machine struct {
 	fatal   func(error)
 	metrics *metrics
 
-	directory atomic.Pointer[directory]
+	parts  []part // in the order of a snapshot's sections
+	byKind [256]part
 
-	mu sync.RWMutex // guards all below
-	state
+	mu       sync.RWMutex // guards the parts' state and all below
+	accounts *accountsPart
+	answers  *answers
+	stamp    uint64 // the highest of any command, cluster time in ms
 	// broken is why the machine has stopped; the entry that broke it and all
 	// after it are not applied, and no snapshot is taken that would hide that.
 	broken error
@@ -28,23 +28,28 @@ type machine struct {
 	restoreErr error
 }
 
-// state is what is replicated.
-type state struct {
-	accounts *account.State
-	answers  *answers
-	stamp    uint64 // the highest of any command, cluster time in ms
-}
-
 // outcome is what Apply hands back to the one who proposed the command.
 type outcome struct {
-	result account.Result
+	answer any
 	err    error // the machine has stopped
 }
 
 func newMachine(fatal func(error), m *metrics) *machine {
-	f := &machine{fatal: fatal, metrics: m, state: state{accounts: account.NewState(), answers: newAnswers()}}
-	f.directory.Store(newDirectory(f.accounts))
+	f := &machine{fatal: fatal, metrics: m, answers: newAnswers(), accounts: newAccountsPart()}
+	f.add(f.accounts)
 	return f
+}
+
+// add makes p one of the machine's parts.
+func (m *machine) add(p part) {
+	m.parts = append(m.parts, p)
+	for kind, name := range p.kinds() {
+		if other := m.byKind[kind]; other != nil {
+			panic(fmt.Sprintf("raftstate: command kind %d is %s's and %s's", kind, other.name(), p.name()))
+		}
+		m.byKind[kind] = p
+		m.metrics.knowKind(kind, name)
+	}
 }
 
 // Apply implements raft.FSM.
@@ -72,25 +77,39 @@ func (m *machine) applyLocked(l *raft.Log) outcome {
 	if m.broken != nil {
 		return outcome{err: m.broken}
 	}
-	c, err := decodeCommand(l.Data)
-	var cmd account.Command
-	if err == nil {
-		cmd, err = account.Decode(account.Kind(c.kind), c.body)
-	}
+	answer, err := m.commandLocked(l.Data)
 	if err != nil {
 		m.broken = fmt.Errorf("apply entry %d of the raft log: %w; it is not skipped: "+
 			"start a version of forebay that knows it, or restore a backup", l.Index, err)
 		return outcome{err: m.broken}
 	}
-	m.stamp = max(m.stamp, c.stamp)
-	if r, ok := m.answers.get(c.request); ok {
-		return outcome{result: r}
+	return outcome{answer: answer}
+}
+
+func (m *machine) commandLocked(data []byte) (any, error) {
+	c, err := decodeCommand(data)
+	if err != nil {
+		return nil, err
 	}
-	r := m.accounts.Apply(cmd)
-	m.answers.put(c.request, r)
-	m.directory.Load().follow(m.accounts, cmd, r)
-	m.metrics.commands[cmd.Kind()].Inc()
-	return outcome{result: r}
+	p := m.byKind[c.kind]
+	if p == nil {
+		return nil, fmt.Errorf("unknown command kind %d", c.kind)
+	}
+	if a, ok := m.answers.get(c.request); ok {
+		m.stamp = max(m.stamp, c.stamp)
+		return a.answer, nil
+	}
+	stamp := max(m.stamp, c.stamp)
+	answer, err := p.apply(c.kind, c.body, stamp)
+	if err != nil {
+		return nil, err
+	}
+	m.stamp = stamp
+	if p.remembers(c.kind) {
+		m.answers.put(c.request, remembered{c.kind, answer})
+	}
+	m.metrics.commands[c.kind].Inc()
+	return answer, nil
 }
 
 // Snapshot implements raft.FSM.
@@ -104,19 +123,26 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 }
 
 func (m *machine) snapshotLocked() *snapshot {
-	return &snapshot{accounts: m.accounts.Snapshot(), answers: m.answers.clone(), stamp: m.stamp}
+	s := &snapshot{answers: m.answers.clone(), stamp: m.stamp}
+	for _, p := range m.parts {
+		s.names = append(s.names, p.name())
+		s.sections = append(s.sections, p.snapshot())
+	}
+	return s
 }
 
 // Restore implements raft.FSM: all or nothing.
 func (m *machine) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	s, err := decodeSnapshot(r)
+	s, err := m.decodeSnapshot(r)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.restoreErr = err; err != nil {
 		return err
 	}
-	m.state = *s
-	m.directory.Store(newDirectory(m.accounts))
+	for _, replace := range s.replace {
+		replace()
+	}
+	m.answers, m.stamp = s.answers, s.stamp
 	return nil
 }

@@ -112,8 +112,8 @@ func TestSameLogSameState(t *testing.T) {
 // wantDirectory holds the view that authenticates against the state.
 func wantDirectory(t *rapid.T, m *machine) {
 	got, want := map[string]profile{}, map[string]profile{}
-	for i := range m.directory.Load().shards {
-		for id, c := range *m.directory.Load().shards[i].Load() {
+	for i := range m.accounts.directory.Load().shards {
+		for id, c := range *m.accounts.directory.Load().shards[i].Load() {
 			got[id] = *c.holder.profile.Load()
 		}
 	}
@@ -181,15 +181,15 @@ func TestRepeatIsAnsweredFromMemory(t *testing.T) {
 	m.Apply(logOf(t, 1, command{kind: 1, request: requestID{1}, body: []byte(`{"plans":[{"name":"basic","requests_per_minute":1,"burst":1,"concurrent":1,"mode":"enforce","weight":1}]}`)}))
 	create := command{kind: uint8(account.KindCreateAccount), request: requestID{2}, body: []byte(`{"id":"a","tier":"basic","at":"2026-01-01T00:00:00Z"}`)}
 	first := m.Apply(logOf(t, 2, create)).(outcome)
-	if first.result.Err != nil {
-		t.Fatalf("create: %v", first.result.Err)
+	if first.answer.(account.Result).Err != nil {
+		t.Fatalf("create: %v", first.answer.(account.Result).Err)
 	}
-	if again := m.Apply(logOf(t, 3, create)).(outcome); again.result.Err != nil {
-		t.Errorf("repeat: got %v, want the first answer", again.result.Err)
+	if again := m.Apply(logOf(t, 3, create)).(outcome); again.answer.(account.Result).Err != nil {
+		t.Errorf("repeat: got %v, want the first answer", again.answer)
 	}
 	create.request = requestID{3}
-	if other := m.Apply(logOf(t, 4, create)).(outcome); other.result.Err == nil || other.result.Err.Code != account.CodeExists {
-		t.Errorf("another request: got %v, want %s", other.result.Err, account.CodeExists)
+	if other := m.Apply(logOf(t, 4, create)).(outcome); other.answer.(account.Result).Err == nil || other.answer.(account.Result).Err.Code != account.CodeExists {
+		t.Errorf("another request: got %v, want %s", other.answer, account.CodeExists)
 	}
 }
 
@@ -197,7 +197,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	a := newAnswers()
 	id := func(n int) requestID { return requestID{byte(n >> 16), byte(n >> 8), byte(n)} }
 	for n := range 3 * maxAnswers {
-		a.put(id(n), account.Result{})
+		a.put(id(n), remembered{1, account.Result{}})
 	}
 	if len(a.order) != maxAnswers || len(a.byID) != maxAnswers {
 		t.Errorf("got %d and %d remembered, want %d", len(a.order), len(a.byID), maxAnswers)
@@ -254,7 +254,7 @@ func TestDeadlineLeavesTheOutcomeUnknown(t *testing.T) {
 	w.machine.mu.Lock()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err := w.proposeNow(ctx, account.CreateAccount{ID: "a", Tier: "basic"})
+	_, err := w.proposeAccountNow(ctx, account.CreateAccount{ID: "a", Tier: "basic"})
 	w.machine.mu.Unlock()
 	if !errors.Is(err, ErrUnknownOutcome) {
 		t.Errorf("got %v, want ErrUnknownOutcome", err)

@@ -5,14 +5,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-
-	"forebay/raftstate/account"
 )
 
 // metrics of this package. The library's own would go through a process-wide
 // sink, so they are left off; what matters is timed here.
 type metrics struct {
-	commands map[account.Kind]prometheus.Counter
+	commandsByKind *prometheus.CounterVec
+
+	commands map[uint8]prometheus.Counter // by kind; each part's when it is added
 	apply    prometheus.Histogram
 	leader   prometheus.Gauge
 }
@@ -24,7 +24,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		Help: "Commands that this node has applied to the replicated state.",
 	}, []string{"kind"})
 	m := &metrics{
-		commands: map[account.Kind]prometheus.Counter{},
+		commandsByKind: commands,
+		commands:       map[uint8]prometheus.Counter{},
 		apply: factory.NewHistogram(prometheus.HistogramOpts{
 			Name:                            "forebay_raft_apply_duration_seconds",
 			Help:                            "Time from proposing a command on this node to its being applied.",
@@ -38,8 +39,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "1 while this node leads the group, else 0.",
 		}),
 	}
-	for _, k := range account.Kinds {
-		m.commands[k] = commands.WithLabelValues(k.String())
-	}
 	return m
+}
+
+// knowKind makes the counter of one kind of command, so that it is there before
+// the first of them.
+func (m *metrics) knowKind(kind uint8, name string) {
+	m.commands[kind] = m.commandsByKind.WithLabelValues(name)
 }

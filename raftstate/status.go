@@ -86,7 +86,7 @@ func (g *Group) Load(ctx context.Context, r io.Reader) error {
 		return fmt.Errorf("read dump: %w", err)
 	}
 	// raft panics on a snapshot that the machine refuses, so it is tried here first.
-	if _, err := decodeSnapshot(bytes.NewReader(dump)); err != nil {
+	if _, err := g.machine.decodeSnapshot(bytes.NewReader(dump)); err != nil {
 		return fmt.Errorf("read dump: %w", err)
 	}
 	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: int64(len(dump))}
