@@ -4,10 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
@@ -86,39 +82,6 @@ func (a *Appliance) publicReadiness(context.Context) httpapi.Readiness {
 		public.Checks[name] = admin.Check{Status: c.Status}
 	}
 	return public
-}
-
-func (a *Appliance) status() admin.Status {
-	in, logStats, drain, health, group := a.api.Intake(), a.log.Stats(), a.pipeline.Stats(), a.store.Health(), a.group.Status()
-	s := admin.Status{Node: a.cfg.Node, Version: a.version, UptimeSeconds: time.Since(a.started).Seconds()}
-	s.Intake = admin.IntakeStatus{Rate: in.Rate, AcceptedTotal: in.AcceptedTotal, Refused: in.RefusedByCode, Latency: admin.Quantiles(in.Latency)}
-	s.Log = admin.LogStatus{
-		Backlog: map[string]uint64{}, OldestAgeSeconds: logStats.Oldest.Seconds(), DiskBytes: uint64(logStats.DiskBytes),
-		AppendLatency: quantiles(a.log.AppendDuration()),
-	}
-	for lane, n := range logStats.Backlog {
-		s.Log.Backlog[message.Priority(lane).String()] = uint64(n)
-	}
-	s.Store = admin.StoreStatus{
-		Kind: health.Kind, Up: health.Up, Rate: drain.Rate, BatchSize: float64(drain.BatchSize),
-		Latency: quantiles(a.pipeline.BatchDuration()), DownSince: drain.DownSince, Detail: health.Detail,
-	}
-	s.Raft = admin.RaftStatus{Role: group.Role, Term: group.Term, Leader: group.Leader}
-	for _, m := range group.Members {
-		s.Raft.Members = append(s.Raft.Members, admin.RaftMember(m))
-	}
-	s.Config = admin.ConfigStatus{Version: 1, LoadedAt: a.started}
-	return s
-}
-
-// quantiles estimates from a histogram, over the whole run.
-func quantiles(m prometheus.Metric) admin.Quantiles {
-	var out dto.Metric
-	if err := m.Write(&out); err != nil {
-		return admin.Quantiles{}
-	}
-	h := out.GetHistogram()
-	return admin.Quantiles{P50: quantileOf(h, 0.5), P90: quantileOf(h, 0.9), P99: quantileOf(h, 0.99)}
 }
 
 // accountsAdapter is the replicated state as the admin API sees it.
@@ -219,19 +182,4 @@ func forOperators(err error) error {
 		return fmt.Errorf("%w: %w", admin.Refuse(admin.CodeUnavailable, "the store does not answer now"), err)
 	}
 	return err
-}
-
-// quantileOf estimates a quantile of a classic histogram, linearly within its
-// bucket.
-func quantileOf(h *dto.Histogram, q float64) float64 {
-	rank := q * float64(h.GetSampleCount())
-	var lower, before float64
-	for _, b := range h.GetBucket() {
-		if count := float64(b.GetCumulativeCount()); count >= rank && count > before {
-			return lower + (b.GetUpperBound()-lower)*(rank-before)/(count-before)
-		} else {
-			lower, before = b.GetUpperBound(), count
-		}
-	}
-	return lower
 }
