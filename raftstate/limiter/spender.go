@@ -1,0 +1,374 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Group carries requests to the replicated state and brings the answers. An
+// error means that it is not known whether the request was carried out.
+type Group interface {
+	Exchange(ctx context.Context, q *Request) (*Answer, error)
+}
+
+// Config says how to make a Spender. Node and Group must be set.
+type Config struct {
+	Node  uint16
+	Group Group
+
+	// Refuse: without the group nothing is admitted, whatever the node holds.
+	Refuse bool
+	// Connected is asked in that case; nil: by whether exchanges fail.
+	Connected func() bool
+
+	// WaitLimit bounds how long a call waits for the group, default 3 s: an
+	// election should be over by then. A group that has not answered for as
+	// long is not waited for at all.
+	WaitLimit time.Duration
+
+	// Now is the time since any moment, by a clock that is never set; nil: the
+	// process's.
+	Now func() time.Duration
+}
+
+// DefaultWaitLimit is Config.WaitLimit's.
+const DefaultWaitLimit = 3 * time.Second
+
+const (
+	shardCount      = 64
+	lookEvery       = 125 * time.Millisecond
+	looks           = 8 // until every shard has been looked at: once a second
+	entriesARequest = 8192
+	exchangeTimeout = 2 * time.Second
+	retryPause      = 50 * time.Millisecond
+)
+
+// Spender is the node's side of the limits: it admits requests and messages from
+// what the group has lent this node. It is safe for concurrent use; Run must be
+// running.
+type Spender struct {
+	cfg    Config
+	seed   maphash.Seed
+	shards [shardCount]shard
+
+	queueMu sync.Mutex // guards queue; taken with an entry's lock held
+	queue   []*entry
+	wake    chan struct{} // capacity 1
+
+	session uint64
+	seq     uint64
+	nonce   uint64
+	looked  int
+
+	failing atomic.Int64 // since when exchanges fail, as Now has it, plus 1; 0: they don't
+	stats   stats
+}
+
+type shard struct {
+	mu      sync.RWMutex
+	entries map[string]*entry
+}
+
+// NewSpender makes a Spender; nonce is a random number, another for each process.
+func NewSpender(cfg Config, nonce uint64) (*Spender, error) {
+	if cfg.Node == 0 || cfg.Group == nil {
+		return nil, errors.New("configure limiter: node and group must be set")
+	}
+	if cfg.WaitLimit < 0 {
+		return nil, fmt.Errorf("configure limiter: wait limit must not be negative, got %s", cfg.WaitLimit)
+	}
+	if cfg.WaitLimit == 0 {
+		cfg.WaitLimit = DefaultWaitLimit
+	}
+	if cfg.Now == nil {
+		start := time.Now()
+		cfg.Now = func() time.Duration { return time.Since(start) }
+	}
+	s := &Spender{cfg: cfg, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), nonce: nonce}
+	for i := range s.shards {
+		s.shards[i].entries = map[string]*entry{}
+	}
+	return s, nil
+}
+
+// Verdict says whether something was admitted, and if not, why.
+type Verdict struct {
+	Reason Reason
+	// Retry is after how long the same would be admitted, if the account does
+	// nothing else; 0 with Allowed.
+	Retry time.Duration
+	// Shadow: the plan only reports; what is over the limit is to be admitted.
+	Shadow bool
+}
+
+// Pass is a request in flight that was admitted. Leave must be called.
+type Pass struct {
+	spender *Spender
+	entry   *entry
+	shadow  bool
+}
+
+// lookup returns the account's entry, locked.
+func (s *Spender) lookup(account string, l Limits) *entry {
+	sh := &s.shards[maphash.String(s.seed, account)%shardCount]
+	for {
+		sh.mu.RLock()
+		e := sh.entries[account]
+		sh.mu.RUnlock()
+		if e == nil {
+			sh.mu.Lock()
+			if e = sh.entries[account]; e == nil {
+				// Nothing is known yet: all of the plan is there, for all that this
+				// node can tell.
+				e = &entry{account: account, limits: l, remaining: l.Rate, level: l.Burst}
+				sh.entries[account] = e
+			}
+			sh.mu.Unlock()
+		}
+		e.mu.Lock()
+		if !e.gone {
+			return e
+		}
+		e.mu.Unlock()
+	}
+}
+
+// Enter admits a request of the account: it takes a slot. It waits for the group
+// only if this node holds none. The Pass is there whatever the verdict, to ask
+// for the Quota; it must be left unless the verdict is a refusal.
+func (s *Spender) Enter(ctx context.Context, account string, l Limits) (Pass, Verdict) {
+	now := s.cfg.Now()
+	e := s.lookup(account, l)
+	defer e.mu.Unlock()
+	if l != e.limits && e.changeLocked(l) {
+		s.enqueueLocked(e)
+	}
+	p := Pass{spender: s, entry: e, shadow: l.Shadow}
+	if v := s.cutOff(l); v.Reason != Allowed {
+		if !l.Shadow {
+			return p, v
+		}
+		e.enterLocked(now)
+		return p, v
+	}
+	e.expireLocked(now)
+	var v Verdict
+	if e.inFlight >= e.slots {
+		v = s.awaitSlot(ctx, e, now)
+		v.Shadow = l.Shadow && v.Reason != Allowed
+	}
+	if v.Reason == Allowed || v.Shadow {
+		e.enterLocked(now)
+	}
+	s.stats.count(v)
+	return p, v
+}
+
+func (e *entry) enterLocked(now time.Duration) {
+	e.inFlight++
+	e.peak = max(e.peak, e.inFlight)
+	e.used = now
+}
+
+// cutOff refuses where the configuration wants nothing admitted without a group.
+func (s *Spender) cutOff(l Limits) Verdict {
+	if !s.cfg.Refuse {
+		return Verdict{}
+	}
+	connected := s.failing.Load() == 0
+	if s.cfg.Connected != nil {
+		connected = s.cfg.Connected()
+	}
+	if connected {
+		return Verdict{}
+	}
+	v := Verdict{Reason: Unavailable, Retry: s.cfg.WaitLimit, Shadow: l.Shadow}
+	s.stats.count(v)
+	return v
+}
+
+// awaitSlot asks the group for slots; e is locked, also on return.
+func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Verdict {
+	full := Verdict{Reason: Concurrent, Retry: time.Second}
+	if e.limits.Shadow { // never waits
+		s.enqueueLocked(e)
+		return full
+	}
+	deadline := now + s.cfg.WaitLimit
+	e.wantSlots++
+	defer func() { e.wantSlots-- }()
+	for {
+		if e.inFlight < e.slots && now < e.until {
+			return Verdict{}
+		}
+		if now < e.noSlotsUntil {
+			return full
+		}
+		before := e.answers
+		s.enqueueLocked(e)
+		if v := s.await(ctx, e, deadline); v.Reason != Allowed {
+			return v
+		}
+		if now = s.cfg.Now(); e.answers > before+1 && e.inFlight >= e.slots {
+			return full // others were quicker, twice
+		}
+	}
+}
+
+// Take takes tokens for up to n messages and returns for how many. Fewer: the
+// verdict says why. It waits for the group only if this node holds too few.
+// Every token must be settled.
+func (p *Pass) Take(ctx context.Context, n int64) (got int64, v Verdict) {
+	s, e := p.spender, p.entry
+	now := s.cfg.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if v = s.cutOff(e.limits); v.Reason != Allowed {
+		return 0, v
+	}
+	got = e.takeLocked(n, now)
+	if got < n {
+		var more int64
+		more, v = s.awaitTokens(ctx, e, n-got, now)
+		got += more
+		v.Shadow = p.shadow && v.Reason != Allowed
+	}
+	if e.lowLocked() && (now >= e.reasonUntil || e.left > 0) {
+		s.enqueueLocked(e)
+	}
+	s.stats.take(got, n, v)
+	return got, v
+}
+
+// awaitTokens asks the group for n tokens; e is locked, also on return.
+func (s *Spender) awaitTokens(ctx context.Context, e *entry, n int64, now time.Duration) (got int64, v Verdict) {
+	deadline := now + s.cfg.WaitLimit
+	for asked := false; ; {
+		if e.reason != Allowed && (now < e.reasonUntil || asked) && e.left == 0 {
+			return got, Verdict{Reason: e.reason, Retry: max(time.Millisecond, e.retryAt-now)}
+		}
+		s.enqueueLocked(e)
+		if e.limits.Shadow { // never waits
+			return got, Verdict{Reason: Rate, Retry: time.Second}
+		}
+		e.want += n - got
+		refused := s.await(ctx, e, deadline)
+		e.want -= n - got
+		if refused.Reason != Allowed {
+			return got, refused
+		}
+		now, asked = s.cfg.Now(), true
+		e.expireLocked(now)
+		more := min(n-got, e.left)
+		e.left -= more
+		e.busy += more
+		if got += more; got == n {
+			return got, Verdict{}
+		}
+	}
+}
+
+// await waits for the next answer about e, no longer than until deadline. e is
+// locked, also on return, and not meanwhile.
+func (s *Spender) await(ctx context.Context, e *entry, deadline time.Duration) Verdict {
+	missing := Verdict{Reason: Unavailable, Retry: s.cfg.WaitLimit}
+	now := s.cfg.Now()
+	if since := s.failing.Load(); since > 0 && now-time.Duration(since) >= s.cfg.WaitLimit || now >= deadline {
+		return missing
+	}
+	wake := e.waitLocked()
+	e.mu.Unlock()
+	defer e.mu.Lock()
+	timer := time.NewTimer(deadline - now)
+	defer timer.Stop()
+	select {
+	case <-wake:
+		return Verdict{}
+	case <-timer.C:
+		return missing
+	case <-ctx.Done():
+		return missing
+	}
+}
+
+// Settle says what became of tokens that Take gave: so many of them were spent
+// on messages that were accepted; the others go back as if never taken.
+func (p *Pass) Settle(taken, accepted int64) {
+	e := p.entry
+	e.mu.Lock()
+	e.busy -= taken
+	e.spent += accepted
+	if back := taken - accepted; back > 0 {
+		e.left += back
+		e.expireLocked(p.spender.cfg.Now())
+	}
+	if e.lowLocked() && !e.queued && e.spent > 0 {
+		p.spender.enqueueLocked(e)
+	}
+	e.mu.Unlock()
+}
+
+// Leave gives the slot back.
+func (p *Pass) Leave() {
+	p.entry.mu.Lock()
+	p.entry.inFlight--
+	p.entry.mu.Unlock()
+}
+
+// enqueueLocked has the next exchange take e along; e is locked.
+func (s *Spender) enqueueLocked(e *entry) {
+	if e.queued {
+		return
+	}
+	e.queued = true
+	s.queueMu.Lock()
+	s.queue = append(s.queue, e)
+	s.queueMu.Unlock()
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Change tells the limits of an account's plan at once, where they would
+// otherwise be seen with its next request.
+func (s *Spender) Change(account string, l Limits) {
+	sh := &s.shards[maphash.String(s.seed, account)%shardCount]
+	sh.mu.RLock()
+	e := sh.entries[account]
+	sh.mu.RUnlock()
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	if l != e.limits && e.changeLocked(l) {
+		s.enqueueLocked(e)
+	}
+	e.mu.Unlock()
+}
+
+// Reclaim has the node give back what it holds of these accounts and has not
+// used for a second: others lack it.
+func (s *Spender) Reclaim(accounts []string) {
+	now := s.cfg.Now()
+	for _, account := range accounts {
+		sh := &s.shards[maphash.String(s.seed, account)%shardCount]
+		sh.mu.RLock()
+		e := sh.entries[account]
+		sh.mu.RUnlock()
+		if e == nil {
+			continue
+		}
+		e.mu.Lock()
+		if e.want == 0 && e.wantSlots == 0 && now-e.used >= spareAfter && (e.left > 0 || e.slots > e.inFlight) {
+			e.give = true
+			s.enqueueLocked(e)
+		}
+		e.mu.Unlock()
+	}
+}
