@@ -33,6 +33,11 @@ type Options struct {
 	Config  config.Config // valid, with its secrets read
 	Version string
 	Logger  *slog.Logger // nil: nothing is logged
+
+	// Listeners are inherited listening sockets by name: api, ops, admin. They
+	// take the place of what the configuration says, and stay open in whoever
+	// gave them (systemd), so that a restart refuses no connection.
+	Listeners map[string]net.Listener
 }
 
 // Appliance is one node: log, replicated state, store, pipeline and listeners.
@@ -51,6 +56,7 @@ type Appliance struct {
 	api      *httpapi.API
 	admin    *admin.Handler
 
+	inherited   map[string]net.Listener
 	apiListener *httpapi.Listener
 	opsListener net.Listener // nil: none
 	socket      net.Listener
@@ -69,7 +75,7 @@ type Appliance struct {
 // *wal.DamagedError. Whoever called New must call Close.
 func New(o Options) (a *Appliance, err error) {
 	a = &Appliance{cfg: o.Config, version: o.Version, logger: o.Logger, registry: prometheus.NewRegistry(),
-		started: time.Now(), stored: newNotifier(), fatal: make(chan error, 1), stopAsked: make(chan struct{})}
+		started: time.Now(), inherited: o.Listeners, stored: newNotifier(), fatal: make(chan error, 1), stopAsked: make(chan struct{})}
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)
 	}
@@ -109,7 +115,7 @@ func (a *Appliance) listen() (err error) {
 	if limit < a.cfg.HTTP.MaxConnections {
 		a.logger.Info("fewer connections than configured: the file limit of the process allows no more", "max_connections", limit, "configured", a.cfg.HTTP.MaxConnections)
 	}
-	inner, err := net.Listen("tcp", a.cfg.HTTP.Listen)
+	inner, err := a.listenOn("api", a.cfg.HTTP.Listen)
 	if err != nil {
 		return fmt.Errorf("listen for the public API (http.listen): %w", err)
 	}
@@ -118,15 +124,31 @@ func (a *Appliance) listen() (err error) {
 		return errors.Join(err, inner.Close())
 	}
 	a.apiListener = a.api.Listener(inner, certificate)
-	if a.cfg.HTTP.OpsListen != "" {
-		if a.opsListener, err = net.Listen("tcp", a.cfg.HTTP.OpsListen); err != nil {
-			return fmt.Errorf("listen for operators (http.ops_listen): %w", err)
+	if a.opsListener, err = a.listenOn("ops", a.cfg.HTTP.OpsListen); err != nil {
+		return fmt.Errorf("listen for operators (http.ops_listen): %w", err)
+	}
+	if a.socket = a.inherited["admin"]; a.socket == nil {
+		if a.socket, err = admin.ListenSocket(a.cfg.AdminSocket()); err != nil {
+			return fmt.Errorf("listen on the admin socket (http.admin_socket): %w", err)
 		}
 	}
-	if a.socket, err = admin.ListenSocket(a.cfg.AdminSocket()); err != nil {
-		return fmt.Errorf("listen on the admin socket (http.admin_socket): %w", err)
-	}
 	return nil
+}
+
+// listenOn returns the inherited socket of that name, or listens on address; nil
+// where that is empty.
+func (a *Appliance) listenOn(name, address string) (net.Listener, error) {
+	if l := a.inherited[name]; l != nil {
+		if l.Addr().String() != address {
+			a.logger.Info("the socket comes from the service manager; the configured address is not used",
+				"socket", name, "address", l.Addr().String(), "configured", address)
+		}
+		return l, nil
+	}
+	if address == "" {
+		return nil, nil
+	}
+	return net.Listen("tcp", address)
 }
 
 func loadCertificate(h config.HTTP) (*tls.Config, error) {
@@ -189,10 +211,12 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	run("audit", func() error { return a.auditDaily(drain) })
 	public := a.api.Server()
 	run("public API", func() error {
-		if err := public.Serve(a.apiListener); !errors.Is(err, http.ErrServerClosed) {
-			return err
+		a.awaitAccounts(drain)
+		err := public.Serve(a.apiListener)
+		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, httpapi.ErrHandedOver) {
+			return nil
 		}
-		return nil
+		return err
 	})
 	defer public.Close() // after a failure; a graceful stop has shut it down
 	watch, stopWatch := context.WithCancel(work)
@@ -208,6 +232,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	a.logger.Info("ready", "version", a.version, "node", a.cfg.Node, "api", a.Addr().String(), "data_dir", a.cfg.DataDir,
 		"waiting", a.log.Waiting(), "started_in", time.Since(a.started).Round(time.Millisecond).String())
 	notify(daemon.SdNotifyReady)
+	run("watchdog", func() error { return a.feedWatchdog(watch) })
 
 	select {
 	case err := <-a.fatal:
@@ -278,8 +303,12 @@ func (a *Appliance) stop(s stopping) error {
 	a.logger.Info("stopping", "in_flight_connections", a.apiListener.Active(), "waiting", a.log.Waiting())
 
 	// 1. Unready, so that load balancers turn away; new submissions are refused
-	// with an answer that says so, not with a closed port.
+	// with an answer that says so, not with a closed port. Where the port stays
+	// open without us, clients are sent there first, and nothing is refused.
 	a.draining.Store(true)
+	if a.inherited["api"] != nil {
+		a.handOver(limit)
+	}
 	a.api.Drain()
 	a.linger(limit)
 	// 2. Requests in flight finish: each may hold an acknowledgement that the

@@ -27,6 +27,8 @@ type API struct {
 	drainCtx context.Context
 	drain    context.CancelFunc
 
+	handedOver atomic.Bool // each answer closes its connection
+
 	causeLogged  atomic.Int64 // when a private cause was last logged, Unix ns
 	causesHidden atomic.Int64 // how many were not since
 }
@@ -56,6 +58,11 @@ func (a *API) Handler() http.Handler { return a.router }
 // flight finish. Waits for the database end early, and open batch streams end
 // within Config.DrainGrace. It does not block, and may be called again.
 func (a *API) Drain() { a.drain() }
+
+// HandOver has each answer from now on close its connection, so that clients
+// open new ones, which wait for the next process on a listening socket that both
+// share. Nothing is refused.
+func (a *API) HandOver() { a.handedOver.Store(true) }
 
 func (a *API) draining() bool { return a.drainCtx.Err() != nil }
 

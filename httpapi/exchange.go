@@ -80,6 +80,9 @@ func (x *exchange) write(status int, body []byte) {
 func (a *API) serve(rt *route, w http.ResponseWriter, r *http.Request, params httprouter.Params) {
 	x := &exchange{route: rt, w: w, r: r, params: params, start: time.Now(), requestID: requestID(r.Header)}
 	x.setValue(valueRequestID, headerRequestID, x.requestID)
+	if a.handedOver.Load() {
+		w.Header()["Connection"] = valuesClose
+	}
 	abort := false
 	if err := a.run(x); err != nil {
 		abort = a.refuse(x, err)

@@ -61,9 +61,10 @@ type Listener struct {
 	wire  *wire
 	tls   *tls.Config // nil: plain
 
-	active    atomic.Int64
-	goodbyes  chan struct{} // bounds how many connections are being turned away
-	goodbying sync.WaitGroup
+	handedOver atomic.Bool
+	active     atomic.Int64
+	goodbyes   chan struct{} // bounds how many connections are being turned away
+	goodbying  sync.WaitGroup
 }
 
 // maxGoodbyes is how many connections are turned away politely at a time.
@@ -97,11 +98,25 @@ func (l *Listener) Close() error {
 	return err
 }
 
+// ErrHandedOver is what Accept returns after HandOver.
+var ErrHandedOver = errors.New("the listener was handed over")
+
+// HandOver stops accepting. A listening socket that another process holds as
+// well (systemd's) stays open there: connections wait in its queue for whoever
+// accepts next.
+func (l *Listener) HandOver() error {
+	l.handedOver.Store(true)
+	return l.inner.Close()
+}
+
 // Accept returns the next connection that there is room for.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.inner.Accept()
 		if err != nil {
+			if l.handedOver.Load() {
+				return nil, ErrHandedOver
+			}
 			return nil, err
 		}
 		if l.active.Add(1) > l.wire.max {

@@ -143,7 +143,8 @@ type Log struct {
 	spill    atomic.Bool // new records do not enter the window: pressure
 	disk     atomic.Int64
 	free     atomic.Int64
-	written  atomic.Int64 // bytes committed since disk and free were measured
+	written  atomic.Int64  // bytes committed since disk and free were measured
+	checks   atomic.Uint64 // self-checks begun
 	failure  atomic.Pointer[error]
 	stop     context.CancelCauseFunc
 	done     sync.WaitGroup
