@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"forebay/appliance/config"
+	"forebay/appliance/watch"
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
 	"forebay/raftstate"
@@ -55,6 +56,10 @@ type Appliance struct {
 	stored   *notifier
 	api      *httpapi.API
 	admin    *admin.Handler
+	watch    *watch.Watch
+
+	appendTimes, batchTimes recent        // of late, for the status
+	missing                 atomic.Uint64 // messages, by the last daily audit
 
 	inherited   map[string]net.Listener
 	apiListener *httpapi.Listener
@@ -90,7 +95,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, a.openGroup, a.openStore, a.buildPipeline, a.buildAPI, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, a.openGroup, a.openStore, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}
@@ -221,6 +226,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	defer public.Close() // after a failure; a graceful stop has shut it down
 	watch, stopWatch := context.WithCancel(work)
 	defer stopWatch()
+	run("watch", func() error { return a.watch.Run(watch) })
 	socket := run("admin socket", func() error { return a.admin.ServeSocket(watch, a.socket) })
 	if a.opsListener != nil {
 		run("operators' routes", func() error { return a.admin.ServeOps(watch, a.opsListener) })

@@ -44,6 +44,7 @@ func (a *Appliance) auditDaily(ctx context.Context) error {
 			continue
 		}
 		missing.Set(float64(r.Missing))
+		a.missing.Store(r.Missing)
 		level := slog.LevelInfo
 		if r.Missing > 0 {
 			level = slog.LevelError

@@ -10,6 +10,7 @@ import (
 	"forebay/raftstate"
 	"forebay/raftstate/account"
 	"forebay/wal/message"
+	"forebay/web"
 )
 
 func (a *Appliance) buildAdmin() (err error) {
@@ -23,6 +24,8 @@ func (a *Appliance) buildAdmin() (err error) {
 		Status:    a.status,
 		Readiness: a.readiness,
 		Gatherer:  a.registry,
+		Watching:  (*watching)(a),
+		Page:      web.Handler(),
 		Token:     admin.NewToken(a.cfg.HTTP.AdminToken.Reveal()),
 		Logger:    a.logger.With("part", "admin"),
 

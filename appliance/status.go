@@ -3,18 +3,16 @@ package appliance
 import (
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-
 	"forebay/httpapi/admin"
+	"forebay/sink/postgres"
 	"forebay/wal/message"
 )
 
-// status measures the appliance for /status.json, the page and the alerts. Each
-// part has its own function, which fills in its section; a part that is not
+// measure reads what the appliance is like for /status.json, the page and the
+// alerts. Each part has its own function, which fills in its section; a part that is not
 // there leaves it out. It is called about once a second and must not wait for
 // anything.
-func (a *Appliance) status() admin.Status {
+func (a *Appliance) measure() admin.Status {
 	s := admin.Status{Node: a.cfg.Node, Version: a.version, At: time.Now().UTC(), StartedAt: a.started.UTC(),
 		UptimeSeconds: time.Since(a.started).Seconds(), Health: a.readiness().Status, Draining: a.draining.Load()}
 	for _, section := range []func(*admin.Status){a.intakeStatus, a.logStatus, a.storeStatus, a.raftStatus, a.memoryStatus, a.configStatus} {
@@ -35,8 +33,8 @@ func (a *Appliance) logStatus(s *admin.Status) {
 		DiskBytes: uint64(stats.DiskBytes), DiskLimitBytes: uint64(b.MaxDiskBytes),
 		FreeBytes: uint64(stats.FreeBytes), MinFreeBytes: uint64(b.MinFreeDiskBytes),
 		Capacity: uint64(b.Capacity), Threshold: uint64(b.BackpressureThreshold),
-		Backpressure: stats.Backpressure, Full: stats.Full,
-		AppendLatency: quantiles(a.log.AppendDuration()),
+		Backpressure: stats.Backpressure, Full: stats.Full, MissingMessages: a.missing.Load(),
+		AppendLatency: a.appendTimes.read(time.Now(), a.log.AppendDuration()),
 	}
 	for lane, n := range stats.Backlog {
 		s.Log.Backlog[message.Priority(lane).String()] = uint64(n)
@@ -47,7 +45,11 @@ func (a *Appliance) storeStatus(s *admin.Status) {
 	drain, health := a.pipeline.Stats(), a.store.Health()
 	s.Store = admin.StoreStatus{
 		Kind: health.Kind, Up: health.Up, Rate: drain.Rate, BatchSize: float64(drain.BatchSize),
-		Latency: quantiles(a.pipeline.BatchDuration()), DownSince: drain.DownSince, Detail: health.Detail,
+		Latency: a.batchTimes.read(time.Now(), a.pipeline.BatchDuration()), DownSince: drain.DownSince, Detail: health.Detail,
+	}
+	if pooled, ok := a.store.(interface{ Pool() postgres.PoolStats }); ok {
+		p := admin.PoolStatus(pooled.Pool())
+		s.Store.Pool = &p
 	}
 }
 
@@ -61,29 +63,4 @@ func (a *Appliance) raftStatus(s *admin.Status) {
 
 func (a *Appliance) configStatus(s *admin.Status) {
 	s.Config = admin.ConfigStatus{Version: 1, LoadedAt: a.started}
-}
-
-// quantiles estimates from a histogram, over the whole run.
-func quantiles(m prometheus.Metric) admin.Quantiles {
-	var out dto.Metric
-	if err := m.Write(&out); err != nil {
-		return admin.Quantiles{}
-	}
-	h := out.GetHistogram()
-	return admin.Quantiles{P50: quantileOf(h, 0.5), P90: quantileOf(h, 0.9), P99: quantileOf(h, 0.99)}
-}
-
-// quantileOf estimates a quantile of a classic histogram, linearly within its
-// bucket.
-func quantileOf(h *dto.Histogram, q float64) float64 {
-	rank := q * float64(h.GetSampleCount())
-	var lower, before float64
-	for _, b := range h.GetBucket() {
-		if count := float64(b.GetCumulativeCount()); count >= rank && count > before {
-			return lower + (b.GetUpperBound()-lower)*(rank-before)/(count-before)
-		} else {
-			lower, before = b.GetUpperBound(), count
-		}
-	}
-	return lower
 }

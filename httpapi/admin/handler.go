@@ -34,8 +34,8 @@ type Messages interface {
 	List(ctx context.Context, q message.Query) (message.Page, error)
 }
 
-// Config says what a Handler serves. All but Token, Logger and Registerer must
-// be set.
+// Config says what a Handler serves. All but Watching, Page,
+// Token, Logger and Registerer must be set.
 type Config struct {
 	Accounts Accounts
 	Messages Messages
@@ -51,6 +51,8 @@ type Config struct {
 	Status    func() Status
 	Readiness func() Readiness
 	Gatherer  prometheus.Gatherer // for /metrics
+	Watching  Watching            // of /events and /history.json; nil: none
+	Page      http.Handler        // of / and /assets/; nil: none
 
 	Token      Token                 // zero: /admin/v1 is closed over TCP
 	Logger     *slog.Logger          // nil: nothing is logged
@@ -112,6 +114,7 @@ func (h *Handler) Ops(loopback bool) http.Handler {
 	h.adminRoutes(r, h.tokenOnly)
 	h.healthRoutes(r, loopback)
 	h.statusRoutes(r)
+	h.watchRoutes(r)
 	if loopback {
 		return r
 	}

@@ -68,7 +68,8 @@ type LogStatus struct {
 	Capacity         uint64            `json:"capacity,omitzero"`         // buffer.capacity
 	Threshold        uint64            `json:"threshold,omitzero"`        // buffer.backpressure_threshold
 	Backpressure     bool              `json:"backpressure"`
-	Full             bool              `json:"full"` // a disk limit is reached: nothing is accepted
+	MissingMessages  uint64            `json:"missing_messages,omitzero"` // by the last audit: must be 0
+	Full             bool              `json:"full"`                      // a disk limit is reached: nothing is accepted
 	AppendLatency    Quantiles         `json:"append_latency"`
 }
 

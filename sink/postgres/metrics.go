@@ -45,6 +45,19 @@ func newMetrics(reg prometheus.Registerer, pool func() *pgxpool.Pool) *metrics {
 	}
 }
 
+// PoolStats counts the connections of the pool.
+type PoolStats struct{ Acquired, Idle, Opening, Max uint64 }
+
+// Pool returns what the connections do now; all 0 before the first one.
+func (s *Store) Pool() PoolStats {
+	p := s.pool.Load()
+	if p == nil {
+		return PoolStats{Max: uint64(s.poolConfig.MaxConns)}
+	}
+	stat := p.Stat()
+	return PoolStats{Acquired: uint64(stat.AcquiredConns()), Idle: uint64(stat.IdleConns()), Opening: uint64(stat.ConstructingConns()), Max: uint64(stat.MaxConns())}
+}
+
 // tracer times every statement that begins with a comment of its name,
 // "/* insert */ …", which the database shows in its own views as well.
 type tracer struct {

@@ -1,0 +1,48 @@
+package appliance
+
+import (
+	"time"
+
+	"forebay/appliance/config"
+	"forebay/appliance/watch"
+	"forebay/httpapi/admin"
+)
+
+func (a *Appliance) buildWatch() (err error) {
+	a.watch, err = watch.New(watch.Config{
+		Status:     a.measure,
+		Settings:   watchSettings(a.cfg),
+		Logger:     a.logger.With("part", "watch"),
+		Registerer: a.registry,
+	})
+	return err
+}
+
+// watchSettings are what a reload changes of the watch.
+func watchSettings(c config.Config) watch.Settings {
+	return watch.Settings{
+		WebhookURL: c.Alerts.WebhookURL, P99Latency: c.Alerts.P99Latency, ErrorRate: c.Alerts.ErrorRate, BacklogAge: c.Alerts.BacklogAge,
+		MemoryHigh: c.Memory.High, MemoryCritical: c.Memory.Critical,
+	}
+}
+
+// status is what the appliance is like at this moment, with the alerts of the
+// last second.
+func (a *Appliance) status() admin.Status {
+	s := a.measure()
+	a.watch.Fill(&s)
+	return s
+}
+
+// watching is the watch as the operators' routes see it.
+type watching Appliance
+
+func (w *watching) Subscribe() (first []byte, events <-chan []byte, cancel func(), err error) {
+	v, first, err := w.watch.Subscribe()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	return first, v.Events, v.Close, nil
+}
+
+func (w *watching) History(since time.Time) any { return w.watch.History(w.cfg.Node, w.started, since) }
