@@ -29,6 +29,7 @@ const (
 	maxAnswerBody   = 64 << 10
 	dialTimeout     = 5 * time.Second
 	tlsTimeout      = 5 * time.Second
+	drainTimeout    = time.Second // for a body that nobody reads: the status has said all
 	idleTimeout     = 60 * time.Second
 	maxIdle         = 1024 // connections kept, over all hosts
 )
@@ -47,8 +48,8 @@ type Settings struct {
 	Allow     []netip.Prefix // networks that are not public and allowed all the same
 	AllowHTTP bool           // http:// as well as https://
 	PerHost   int            // connections to one host; 0: 16
-	// Roots verify receivers' certificates; nil: the system's.
-	Roots *tls.Config
+	// TLS is for receivers whose certificates the system does not know; nil: the usual.
+	TLS *tls.Config
 }
 
 // Validate says what is wrong with the settings.
@@ -115,7 +116,7 @@ func (c *Channel) Apply(s Settings) error {
 	transport := &http.Transport{
 		Proxy:                  nil, // of the environment: it would dial in our place, unchecked
 		DialContext:            dialer.DialContext,
-		TLSClientConfig:        s.Roots.Clone(),
+		TLSClientConfig:        s.TLS.Clone(),
 		TLSHandshakeTimeout:    tlsTimeout,
 		ResponseHeaderTimeout:  s.Timeout,
 		MaxResponseHeaderBytes: maxAnswerHeader,
@@ -176,9 +177,9 @@ func (c *Channel) Send(ctx context.Context, d *sink.Delivery) (sink.Sent, error)
 		return sink.Sent{}, &sink.Permanent{Fault: sink.Fault{Neutral: true, Failure: message.Failure{Code: "endpoint_disabled", Category: "recipient",
 			Message: "The address is switched off: it said that it is gone, or failed for days."}}}
 	}
-	ctx, cancel := context.WithTimeout(ctx, cl.settings.Timeout)
+	call, cancel := context.WithTimeout(ctx, cl.settings.Timeout)
 	defer cancel()
-	req, left, err := c.request(ctx, d, u)
+	req, left, err := c.request(call, d, u)
 	if err != nil {
 		return sink.Sent{}, err
 	}
@@ -188,7 +189,9 @@ func (c *Channel) Send(ctx context.Context, d *sink.Delivery) (sink.Sent, error)
 		c.observe(ctx, end, 0, err)
 		return sink.Sent{}, err
 	}
+	enough := time.AfterFunc(drainTimeout, cancel)
 	drain(resp.Body)
+	enough.Stop()
 	err = judge(resp.StatusCode, d.Attempt, retryAfter(resp.Header, time.Now()))
 	c.observe(ctx, end, resp.StatusCode, err)
 	if err != nil {
@@ -258,7 +261,7 @@ func drain(body io.ReadCloser) {
 
 // observe tells the endpoint's patience how a call ended.
 func (c *Channel) observe(ctx context.Context, e Endpoint, status int, err error) {
-	if c.patience == nil || context.Cause(ctx) == context.Canceled {
+	if c.patience == nil || ctx.Err() == context.Canceled {
 		return
 	}
 	switch {

@@ -92,7 +92,7 @@ func unanswered(ctx context.Context, err error, left bool) error {
 		f.Neutral = true
 		f.Failure = message.Failure{Code: "invalid_recipient", Category: "recipient", Message: "The address does not lead to a public host."}
 		return &sink.Permanent{Fault: f}
-	case errors.Is(context.Cause(ctx), context.Canceled):
+	case ctx.Err() == context.Canceled:
 		f.Neutral = true // we hung up, they did not
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		f.Failure.Code, f.Failure.Message = "channel_timeout", "The address did not answer in time."
