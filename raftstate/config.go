@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"forebay/raftstate/account"
+	"forebay/raftstate/breaker"
 )
 
 // Defaults of Config.
@@ -26,6 +27,9 @@ type Config struct {
 	// Plans are proposed to the group whenever this node comes to lead it and
 	// the group's are others.
 	Plans []account.Plan
+	// Breakers are the settings of all circuit breakers, proposed like Plans.
+	// Zero means breaker.DefaultSettings.
+	Breakers breaker.Settings
 
 	// Fatal must end the process. It is called at most once, from any
 	// goroutine, and must not call back into the Group.
@@ -56,6 +60,9 @@ func (c Config) withDefaults() Config {
 		c.SnapshotThreshold = DefaultSnapshotThreshold
 	}
 	c.Plans = normal(c.Plans)
+	if c.Breakers == (breaker.Settings{}) {
+		c.Breakers = breaker.DefaultSettings()
+	}
 	return c
 }
 
@@ -84,6 +91,9 @@ func (c Config) Validate() error {
 	}
 	if c.CommandTimeout < 0 || c.StallLimit < 0 {
 		errs = append(errs, errors.New("time limits must not be negative"))
+	}
+	if err := c.Breakers.Validate(); c.Breakers != (breaker.Settings{}) && err != nil {
+		errs = append(errs, fmt.Errorf("breakers: %w", err))
 	}
 	if err := (account.SetPlans{Plans: normal(c.Plans)}).Validate(); err != nil {
 		errs = append(errs, err)

@@ -78,6 +78,9 @@ func Open(cfg Config) (*Group, error) {
 		})
 	}
 	g.machine = newMachine(end, g.metrics)
+	if err := g.openBreakers(); err != nil {
+		return nil, err
+	}
 
 	var err error
 	if g.disk, err = openDisk(cfg); err != nil {
@@ -158,6 +161,7 @@ func serverID(node uint16) raft.ServerID { return raft.ServerID(strconv.Itoa(int
 func (g *Group) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { g.watch.run(ctx) })
+	watching.Go(func() { _ = g.Breakers().Run(ctx) }) // it returns no error
 	defer watching.Wait()
 
 	var again <-chan time.Time
@@ -206,6 +210,9 @@ func (g *Group) lead(ctx context.Context) error {
 	g.clock.reset(stamp)
 	if _, err := g.setPlans(ctx, g.cfg.Plans); err != nil {
 		return fmt.Errorf("set plans: %w", err)
+	}
+	if err := g.setBreakers(ctx, g.cfg.Breakers); err != nil {
+		return fmt.Errorf("set breakers: %w", err)
 	}
 	g.metrics.leader.Set(1)
 	g.log.Info("raft: this node leads", "term", g.raft.CurrentTerm())

@@ -394,6 +394,9 @@ func TestMetrics(t *testing.T) {
 	w.populate(t, 2)
 	want := `# HELP forebay_raft_commands_total Commands that this node has applied to the replicated state.
 # TYPE forebay_raft_commands_total counter
+forebay_raft_commands_total{kind="breaker_force"} 0
+forebay_raft_commands_total{kind="breaker_report"} 0
+forebay_raft_commands_total{kind="breaker_settings"} 1
 forebay_raft_commands_total{kind="create_account"} 2
 forebay_raft_commands_total{kind="create_key"} 2
 forebay_raft_commands_total{kind="delete_account"} 0

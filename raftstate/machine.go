@@ -19,6 +19,7 @@ type machine struct {
 
 	mu       sync.RWMutex // guards the parts' state and all below
 	accounts *accountsPart
+	breakers *breakersPart
 	answers  *answers
 	stamp    uint64 // the highest of any command, cluster time in ms
 	// broken is why the machine has stopped; the entry that broke it and all

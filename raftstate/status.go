@@ -94,8 +94,10 @@ func (g *Group) Load(ctx context.Context, r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("load raft state: %w", err)
 	}
-	_, err = g.setPlans(ctx, g.cfg.Plans)
-	return err
+	if _, err = g.setPlans(ctx, g.cfg.Plans); err != nil {
+		return err
+	}
+	return g.setBreakers(ctx, g.cfg.Breakers)
 }
 
 // Snapshot writes a snapshot to the directory now, so that the next start has
