@@ -238,7 +238,9 @@ func (p *Patience) due() []step {
 		case f.kept && !kept && f.gone.IsZero():
 			// Another node reached it, or an operator switched it on again: the
 			// failure begins anew.
-			f.since, f.kept, f.fresh = f.last, false, false
+			if f.since, f.kept = f.last, false; !f.fresh {
+				delete(p.failing, e)
+			}
 		default:
 			next := have
 			next.Endpoint = e
