@@ -20,7 +20,10 @@ type API struct {
 	metrics  *metrics
 	wire     *wire
 	bodies   bodies
-	pages    map[string][]byte // of problems, by code
+	// followsBody: the bytes that may be buffered follow MaxBodyBytes.
+	followsBody bool
+	defaultTTL  atomic.Int64      // ns
+	pages       map[string][]byte // of problems, by code
 
 	// drainCtx ends when Drain is called. It is here, and not passed down,
 	// because it ends waits within requests without ending the requests.
@@ -38,15 +41,17 @@ func New(cfg Config) (*API, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("http configuration: %w", err)
 	}
+	followsBody := cfg.MaxBuffered == 0
 	cfg.setDefaults()
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
 	a := &API{cfg: cfg, channels: ChannelsOf(cfg.Channels...), metrics: m, pages: problemPages(),
-		bodies: bodies{limit: cfg.MaxBodyBytes, budget: cfg.MaxBuffered}}
+		followsBody: followsBody}
 	a.drainCtx, a.drain = context.WithCancel(context.Background())
-	a.wire = &wire{refused: a.refusedOnWire(m.route("connection")), max: int64(cfg.MaxConnections)}
+	a.wire = &wire{refused: a.refusedOnWire(m.route("connection"))}
+	a.apply(cfg)
 	a.buildRouter()
 	return a, nil
 }

@@ -18,8 +18,8 @@ const (
 // take together. Memory is counted before it is taken, and taken as the bytes
 // arrive: a client that only announces a large body costs no more than others.
 type bodies struct {
-	limit  int   // of one body, in bytes
-	budget int64 // of all bodies and messages in memory, in bytes
+	limit  atomic.Int64 // of one body, in bytes
+	budget atomic.Int64 // of all bodies and messages in memory, in bytes
 	inUse  atomic.Int64
 	pool   sync.Pool // of *buffer
 }
@@ -30,8 +30,9 @@ type buffer struct{ b []byte }
 // read reads the whole body of r. The buffer must go back by put when nothing
 // points into it any more.
 func (p *bodies) read(r *http.Request) (*buffer, *Problem) {
-	if r.ContentLength > int64(p.limit) {
-		problem := tooLarge(p.limit)
+	limit := int(p.limit.Load())
+	if r.ContentLength > int64(limit) {
+		problem := tooLarge(limit)
 		problem.Close = true // rather than reading what is announced
 		return nil, problem
 	}
@@ -45,16 +46,16 @@ func (p *bodies) read(r *http.Request) (*buffer, *Problem) {
 	}
 	for {
 		if len(buf.b) == cap(buf.b) {
-			if !p.grow(buf) {
+			if !p.grow(buf, limit) {
 				p.put(buf)
 				return nil, p.full()
 			}
 		}
 		n, err := r.Body.Read(buf.b[len(buf.b):cap(buf.b)])
 		buf.b = buf.b[:len(buf.b)+n]
-		if len(buf.b) > p.limit {
+		if len(buf.b) > limit {
 			p.put(buf)
-			problem := tooLarge(p.limit)
+			problem := tooLarge(limit)
 			problem.Close = true
 			return nil, problem
 		}
@@ -69,8 +70,8 @@ func (p *bodies) read(r *http.Request) (*buffer, *Problem) {
 }
 
 // grow doubles the buffer, up to one byte over the limit.
-func (p *bodies) grow(buf *buffer) bool {
-	size := min(2*cap(buf.b), p.limit+1)
+func (p *bodies) grow(buf *buffer, limit int) bool {
+	size := max(min(2*cap(buf.b), limit+1), cap(buf.b)+1)
 	if !p.reserve(int64(size - cap(buf.b))) {
 		return false
 	}
@@ -81,7 +82,7 @@ func (p *bodies) grow(buf *buffer) bool {
 }
 
 func (p *bodies) reserve(n int64) bool {
-	if p.inUse.Add(n) > p.budget {
+	if p.inUse.Add(n) > p.budget.Load() {
 		p.release(n)
 		return false
 	}

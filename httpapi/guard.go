@@ -193,8 +193,9 @@ func endAfterAnswer(ctx context.Context) bool {
 
 // wire is what all connections of an API have in common.
 type wire struct {
-	refused func(Code)
-	max     int64 // connections of one listener
+	refused  func(Code)
+	max      atomic.Int64 // connections of one listener
+	timeouts timeouts
 }
 
 // answer renders a problem as a whole HTTP/1.1 answer, and counts it.

@@ -20,6 +20,7 @@ const (
 type lineReader struct {
 	source     io.Reader
 	bodies     *bodies // counts the buffer
+	limit      int     // of one line: the one in force when the stream began
 	beforeRead func()  // called before the first read after a whole line
 	fresh      bool    // a line was returned since the last read
 
@@ -32,7 +33,7 @@ func newLineReader(source io.Reader, b *bodies, beforeRead func()) (*lineReader,
 	if !b.reserve(firstLineBuffer) {
 		return nil, b.full()
 	}
-	return &lineReader{source: source, bodies: b, beforeRead: beforeRead, fresh: true, buf: make([]byte, firstLineBuffer)}, nil
+	return &lineReader{source: source, bodies: b, limit: int(b.limit.Load()), beforeRead: beforeRead, fresh: true, buf: make([]byte, firstLineBuffer)}, nil
 }
 
 func (l *lineReader) close() { l.bodies.release(int64(len(l.buf))) }
@@ -47,8 +48,8 @@ func (l *lineReader) next() (line []byte, p *Problem, err error) {
 		if i := bytes.IndexByte(l.buf[l.start+searched:l.end], '\n'); i >= 0 {
 			line = l.buf[l.start : l.start+searched+i]
 			l.start += searched + i + 1
-			if len(line) > l.bodies.limit && p == nil {
-				p = tooLarge(l.bodies.limit)
+			if len(line) > l.limit && p == nil {
+				p = tooLarge(l.limit)
 			}
 			return line, p, nil
 		}
@@ -60,8 +61,8 @@ func (l *lineReader) next() (line []byte, p *Problem, err error) {
 			line, l.start = l.buf[l.start:l.end], l.end
 			return line, p, nil
 		}
-		if searched > l.bodies.limit && p == nil {
-			p = tooLarge(l.bodies.limit)
+		if searched > l.limit && p == nil {
+			p = tooLarge(l.limit)
 		}
 		if p == nil && !l.makeRoom() {
 			p = l.bodies.full()
@@ -87,7 +88,7 @@ func (l *lineReader) makeRoom() bool {
 		l.start = 0
 		return true
 	}
-	size := min(2*len(l.buf), l.bodies.limit+firstLineBuffer)
+	size := min(2*len(l.buf), l.limit+firstLineBuffer)
 	if !l.bodies.reserve(int64(size - len(l.buf))) {
 		return false
 	}

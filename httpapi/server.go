@@ -22,19 +22,16 @@ func (a *API) Server() *http.Server {
 	protocols.SetHTTP1(true)
 	fresh := &freshConns{conns: map[net.Conn]struct{}{}}
 	s := &http.Server{
-		Handler:           a.Handler(),
-		ReadHeaderTimeout: a.cfg.ReadTimeout,
-		ReadTimeout:       a.cfg.ReadTimeout,
-		WriteTimeout:      a.cfg.ReadTimeout + maxWait + writeMargin, // from the head of the request on
-		IdleTimeout:       a.cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          log.New(serverLog{a.cfg.Logger}, "", 0),
-		ConnContext:       withGuard,
-		ConnState:         fresh.track,
-		Protocols:         &protocols,
+		Handler:        a.Handler(),
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       log.New(serverLog{a.cfg.Logger}, "", 0),
+		ConnContext:    withGuard,
+		ConnState:      fresh.track,
+		Protocols:      &protocols,
 
 		DisableGeneralOptionsHandler: true, // OPTIONS * is answered and counted as all else
 	}
+	serverTimeouts(s)
 	s.RegisterOnShutdown(fresh.hurry)
 	return s
 }
@@ -59,7 +56,7 @@ func (l serverLog) Write(p []byte) (int, error) {
 type Listener struct {
 	inner net.Listener
 	wire  *wire
-	tls   *tls.Config // nil: plain
+	tls   atomic.Pointer[tls.Config] // nil: plain
 
 	handedOver atomic.Bool
 	active     atomic.Int64
@@ -74,11 +71,9 @@ const maxGoodbyes = 64
 // Listener puts the API's limits around inner. tlsConfig nil: plain HTTP;
 // otherwise it must have a certificate, and HTTP/1.1 is spoken inside.
 func (a *API) Listener(inner net.Listener, tlsConfig *tls.Config) *Listener {
-	if tlsConfig != nil {
-		tlsConfig = tlsConfig.Clone()
-		tlsConfig.NextProtos = []string{"http/1.1"}
-	}
-	return &Listener{inner: inner, wire: a.wire, tls: tlsConfig, goodbyes: make(chan struct{}, maxGoodbyes)}
+	l := &Listener{inner: inner, wire: a.wire, goodbyes: make(chan struct{}, maxGoodbyes)}
+	l.SetTLS(tlsConfig)
+	return l
 }
 
 // Addr is the address that is listened on.
@@ -119,13 +114,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 			}
 			return nil, err
 		}
-		if l.active.Add(1) > l.wire.max {
+		if l.active.Add(1) > l.wire.max.Load() {
 			l.active.Add(-1)
 			l.turnAway(conn)
 			continue
 		}
-		if l.tls != nil {
-			conn = tls.Server(conn, l.tls) // shakes hands at the first read, under its deadline
+		if c := l.tls.Load(); c != nil {
+			conn = tls.Server(conn, c) // shakes hands at the first read, under its deadline
 		}
 		return &guard{Conn: conn, wire: l.wire, gone: func() { l.active.Add(-1) }}, nil
 	}
@@ -137,7 +132,7 @@ func (l *Listener) turnAway(conn net.Conn) {
 	select {
 	case l.goodbyes <- struct{}{}:
 	default:
-		if l.tls == nil {
+		if l.tls.Load() == nil {
 			// A new connection has room for this much, so it does not block.
 			_ = conn.SetWriteDeadline(time.Now().Add(lingerTime))
 			_, _ = conn.Write(answer)
@@ -149,8 +144,8 @@ func (l *Listener) turnAway(conn net.Conn) {
 		defer func() { <-l.goodbyes }()
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(lingerTime))
-		if l.tls != nil {
-			conn = tls.Server(conn, l.tls)
+		if c := l.tls.Load(); c != nil {
+			conn = tls.Server(conn, c)
 		}
 		if _, err := conn.Write(answer); err == nil {
 			linger(conn)

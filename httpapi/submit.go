@@ -105,7 +105,7 @@ func (a *API) complete(m *message.Message, in *form, from *origin, now time.Time
 		m.SendAt = time.Time{} // the past means now
 	}
 	if m.TTL == 0 && m.Channel != message.ChannelStore {
-		m.TTL = a.cfg.DefaultTTL
+		m.TTL = time.Duration(a.defaultTTL.Load())
 	}
 	if m.CallbackURL == "" {
 		m.CallbackURL = from.who.CallbackURL

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -120,6 +121,9 @@ type Pipeline struct {
 	// that they do not share out between them what would make one full batch,
 	// and so that each asks for a batch of the size that is right just then.
 	taking chan struct{}
+
+	batchTimeout atomic.Int64 // ns; those of cfg, or of Configure since
+	grace        atomic.Int64 // ns
 }
 
 // NewPipeline returns a pipeline that is ready to Run.
@@ -132,10 +136,13 @@ func NewPipeline(cfg Config) (*Pipeline, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	return &Pipeline{cfg: cfg, log: cfg.Logger, metrics: m,
+	p := &Pipeline{cfg: cfg, log: cfg.Logger, metrics: m,
 		gate:   newGate(cfg.Workers, cfg.Retry, rand.Uint64),
 		sizer:  newSizer(cfg.BatchSize, cfg.MaxBatch, cfg.TargetLatency),
-		taking: make(chan struct{}, 1)}, nil
+		taking: make(chan struct{}, 1)}
+	p.batchTimeout.Store(int64(cfg.BatchTimeout))
+	p.grace.Store(int64(cfg.Grace))
+	return p, nil
 }
 
 // Run moves entries until ctx ends; then it takes no more, gives inserts under
@@ -144,7 +151,7 @@ func NewPipeline(cfg Config) (*Pipeline, error) {
 func (p *Pipeline) Run(ctx context.Context) error {
 	taking, stop := context.WithCancelCause(ctx) // ends when ctx does, or a worker fails
 	defer stop(nil)
-	work, release := withGrace(taking, p.cfg.Grace)
+	work, release := withGrace(taking, func() time.Duration { return time.Duration(p.grace.Load()) })
 	defer release()
 
 	var wg sync.WaitGroup
@@ -165,7 +172,7 @@ var errGrace = errors.New("grace period is over")
 
 // withGrace returns a context that ends a while after its parent. release ends
 // it at once, and returns when nothing is left of it.
-func withGrace(parent context.Context, grace time.Duration) (ctx context.Context, release func()) {
+func withGrace(parent context.Context, grace func() time.Duration) (ctx context.Context, release func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -174,7 +181,7 @@ func withGrace(parent context.Context, grace time.Duration) (ctx context.Context
 			return
 		case <-parent.Done():
 		}
-		timer := time.NewTimer(grace)
+		timer := time.NewTimer(grace())
 		defer timer.Stop()
 		select {
 		case <-ctx.Done():

@@ -12,11 +12,11 @@ import (
 // half at once, never under the floor: many tiny batches are what a slow store
 // needs least.
 type sizer struct {
-	floor, base, limit int
-	target             time.Duration
+	target time.Duration
 
-	mu   sync.Mutex // guards size
-	size int        // floor ≤ size ≤ limit
+	mu                 sync.Mutex // guards what follows
+	floor, base, limit int        // they change by configure
+	size               int        // floor ≤ size ≤ limit
 }
 
 func newSizer(base, limit int, target time.Duration) *sizer {

@@ -51,7 +51,7 @@ func (p *Pipeline) take(ctx context.Context) ([]message.Entry, error) {
 	if ctx.Err() != nil { // select chooses at random where both are ready
 		return nil, context.Cause(ctx)
 	}
-	return p.cfg.Source.Next(ctx, p.sizer.next(p.cfg.Source.Waiting()), p.cfg.BatchTimeout)
+	return p.cfg.Source.Next(ctx, p.sizer.next(p.cfg.Source.Waiting()), time.Duration(p.batchTimeout.Load()))
 }
 
 // decode turns entries into batches, several where one would have too many

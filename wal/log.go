@@ -123,6 +123,7 @@ func (c Config) Validate() error {
 // Log is the durable buffer. All methods are safe for concurrent use.
 type Log struct {
 	cfg     Config
+	limits  atomic.Pointer[Limits] // those of cfg, or of Configure since
 	metrics *metrics
 	watch   *watch
 	clock   clock
@@ -166,6 +167,8 @@ func (c clock) now() uint64 { return c.base + uint64(max(c.time().Sub(c.since).M
 // start takes what Open recovered and starts the log's goroutines.
 func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
 	l := &Log{cfg: cfg, db: db, watch: w}
+	limits := cfg.limits()
+	l.limits.Store(&limits)
 	now := cfg.now()
 	l.clock = clock{base: max(uint64(now.UnixMilli()), rec.head.id.Millis()), since: now, time: cfg.now}
 	l.inbox.wake = make(chan struct{}, 1)

@@ -27,7 +27,7 @@ const (
 func (l *Log) upkeep(ctx context.Context) {
 	ticker := time.NewTicker(measureEvery)
 	defer ticker.Stop()
-	d := duties{guard: diskGuard{maxUsed: l.cfg.MaxDiskBytes, minFree: l.cfg.MinFreeBytes}, scrubAt: time.Now().Add(scrubFirst)}
+	d := duties{scrubAt: time.Now().Add(scrubFirst)}
 	for {
 		if err := l.watch.err(); err != nil {
 			l.fail(err)
@@ -91,6 +91,8 @@ func (l *Log) measure(g *diskGuard) error {
 	}
 	l.disk.Store(used)
 	l.free.Store(free)
+	limits := l.Limits()
+	g.maxUsed, g.minFree = limits.MaxDiskBytes, limits.MinFreeBytes
 	l.setFull(g.measured(used, free))
 	l.written.Store(0)
 	if l.cfg.BallastBytes <= 0 {
@@ -101,7 +103,7 @@ func (l *Log) measure(g *diskGuard) error {
 			l.cfg.Logger.Warn("the disk is all but full: the ballast was given up", "free_bytes", free)
 			return err
 		}
-	} else if free > l.cfg.MinFreeBytes+2*l.cfg.BallastBytes {
+	} else if free > limits.MinFreeBytes+2*l.cfg.BallastBytes {
 		return layBallast(l.cfg.Dir, l.cfg.BallastBytes)
 	}
 	return nil
@@ -111,7 +113,7 @@ func (l *Log) setFull(full bool) {
 	if l.full.Swap(full) == full {
 		return
 	}
-	attrs := []any{"used_bytes", l.disk.Load(), "free_bytes", l.free.Load(), "max_disk_bytes", l.cfg.MaxDiskBytes, "min_free_disk_bytes", l.cfg.MinFreeBytes}
+	attrs := []any{"used_bytes", l.disk.Load(), "free_bytes", l.free.Load(), "max_disk_bytes", l.Limits().MaxDiskBytes, "min_free_disk_bytes", l.Limits().MinFreeBytes}
 	if full {
 		l.cfg.Logger.Error("the log's disk limit is reached: nothing is accepted until space is free", attrs...)
 	} else {
@@ -124,7 +126,8 @@ func (l *Log) setFull(full bool) {
 // the result of a compaction whose input is not deleted yet.
 func (l *Log) wroteBytes(n int64) {
 	since := 3 * l.written.Add(n)
-	if !l.full.Load() && (l.free.Load()-since < l.cfg.MinFreeBytes || l.disk.Load()+since >= l.cfg.MaxDiskBytes) && l.free.Load() != 0 {
+	limits := l.limits.Load()
+	if !l.full.Load() && (l.free.Load()-since < limits.MinFreeBytes || l.disk.Load()+since >= limits.MaxDiskBytes) && l.free.Load() != 0 {
 		l.setFull(true)
 		l.wakeUpkeep()
 	}

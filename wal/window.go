@@ -27,20 +27,20 @@ const (
 // loaded is in memory here or taken by the pipeline; every one after it is on
 // disk only. So memory is bounded, and nothing is looked for twice.
 type window struct {
+	maxBytes int64
+	gather   chan struct{} // one gatherer at a time; capacity 1
+	wake     chan struct{} // something was committed; capacity 1
+	closed   chan struct{}
+	once     sync.Once
+
+	mu        sync.Mutex
 	capacity  int
 	threshold int
-	maxBytes  int64
-	gather    chan struct{} // one gatherer at a time; capacity 1
-	wake      chan struct{} // something was committed; capacity 1
-	closed    chan struct{}
-	once      sync.Once
-
-	mu    sync.Mutex
-	lanes [message.Lanes]lane
-	taken map[message.ID]int64 // handed out and not complete, with their size
-	count int                  // records in memory, waiting
-	bytes int64                // of count and taken
-	tight bool                 // backpressure is on
+	lanes     [message.Lanes]lane
+	taken     map[message.ID]int64 // handed out and not complete, with their size
+	count     int                  // records in memory, waiting
+	bytes     int64                // of count and taken
+	tight     bool                 // backpressure is on
 }
 
 type lane struct {

@@ -100,12 +100,11 @@ func signal(ch chan struct{}) {
 // writer is the state of the one goroutine that writes. Only the fields under
 // mu are read by others.
 type writer struct {
-	node    uint16
-	random  *rand.ChaCha8
-	ledger  *ledger
-	last    message.ID // last issued
-	memory  int64      // memtable size, for the tide mark
-	claimMS uint64     // how long an idempotency key lives
+	node   uint16
+	random *rand.ChaCha8
+	ledger *ledger
+	last   message.ID // last issued
+	memory int64      // memtable size, for the tide mark
 
 	maxBytes, maxCount int64 // of one transaction
 
@@ -126,7 +125,6 @@ type tally struct {
 func (w *writer) init(cfg Config, rec *recovered) {
 	w.node, w.random, w.memory = cfg.Node, newRandom(), cfg.MemTable
 	w.ledger, w.last = rec.ledger, rec.head.id
-	w.claimMS = uint64(cfg.IdempotencyTTL.Milliseconds())
 	w.maxBytes, w.maxCount = maxTxnShare(cfg.MemTable), maxTxnShare(cfg.MemTable)/100
 	w.durable = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.tide.Lowest, MemTable: cfg.MemTable, Open: true}
 	w.stats = tally{live: rec.live, liveBytes: rec.liveBytes, parked: rec.parked}
@@ -184,22 +182,23 @@ func (l *Log) answerBetween(reqs []*request) []*request {
 
 // batch is one transaction in the making.
 type batch struct {
-	txn    *badger.Txn
-	now    uint64
-	ops    []*op
-	bytes  int64
-	count  int64
-	chunks map[uint64]struct{} // of the ledger, changed
-	change tally
-	keys   []byte // arena of the keys
-	err    error  // the first of set and delete
+	claimMS uint64 // how long an idempotency key that is claimed now lives
+	txn     *badger.Txn
+	now     uint64
+	ops     []*op
+	bytes   int64
+	count   int64
+	chunks  map[uint64]struct{} // of the ledger, changed
+	change  tally
+	keys    []byte // arena of the keys
+	err     error  // the first of set and delete
 }
 
 // commitBatch writes as many ops as fit one transaction, answers the requests
 // that are whole, and returns those that are not.
 func (l *Log) commitBatch(reqs []*request) (rest []*request) {
 	started := time.Now()
-	b := &batch{now: l.clock.now(), chunks: map[uint64]struct{}{}}
+	b := &batch{now: l.clock.now(), claimMS: uint64(l.limits.Load().IdempotencyTTL.Milliseconds()), chunks: map[uint64]struct{}{}}
 	whole, err := 0, l.Err()
 	if err == nil {
 		b.txn = l.db.NewTransaction(true)
@@ -338,7 +337,7 @@ func (w *writer) append(b *batch, o *op) {
 	sealRecord(o.record, o.id, o.seq)
 	b.set(b.key(messageKey, o.id), o.record)
 	if o.key != nil {
-		c := claim{id: o.id, fingerprint: o.fingerprint, expiry: b.now + w.claimMS}
+		c := claim{id: o.id, fingerprint: o.fingerprint, expiry: b.now + b.claimMS}
 		b.set(o.key, c.value(o.key))
 	}
 	b.change.live++

@@ -60,16 +60,16 @@ func peerOnly(r *http.Request) (string, error) {
 // tokenOnly wants the admin token, as a bearer or as the password of any user.
 // The user's name is logged as what it is: a claim.
 func (h *Handler) tokenOnly(r *http.Request) (string, error) {
-	if !h.cfg.Token.IsSet() {
+	if !h.token.Load().IsSet() {
 		return "", Refuse(CodeForbidden, "no admin token is configured (http.admin_token_file); use the admin socket")
 	}
-	if user, password, ok := r.BasicAuth(); ok && h.cfg.Token.matches(password) {
+	if user, password, ok := r.BasicAuth(); ok && h.token.Load().matches(password) {
 		if len(user) > 64 {
 			user = user[:64]
 		}
 		return "token(" + user + ")", nil
 	}
-	if token, ok := bearer(r.Header.Get("Authorization")); ok && h.cfg.Token.matches(token) {
+	if token, ok := bearer(r.Header.Get("Authorization")); ok && h.token.Load().matches(token) {
 		return "token", nil
 	}
 	return "", Refuse(CodeUnauthenticated, "show the admin token")

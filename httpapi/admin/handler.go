@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/julienschmidt/httprouter"
@@ -80,6 +81,7 @@ func (c Config) Validate() error {
 // Handler serves the operator's side. Socket and Ops are its two faces.
 type Handler struct {
 	cfg     Config
+	token   atomic.Pointer[Token] // in force
 	log     *slog.Logger
 	metrics http.Handler
 	grace   time.Duration // for requests in flight when serving ends, twice
@@ -94,9 +96,13 @@ func New(cfg Config) (*Handler, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{cfg: cfg, log: cfg.Logger, grace: shutdownGrace}
+	h.SetToken(cfg.Token)
 	h.metrics = h.metricsHandler()
 	return h, nil
 }
+
+// SetToken changes the admin token, for requests from now on.
+func (h *Handler) SetToken(t Token) { h.token.Store(&t) }
 
 // Socket returns the handler of the admin socket: /admin/v1 for whoever the
 // connection's context names (see WithActor), and health.

@@ -35,11 +35,12 @@ const (
 
 // Store implements sink.Store on Badger.
 type Store struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *metrics
-	around  surroundings
-	began   time.Time
+	cfg      Config
+	settings atomic.Pointer[settings] // those of cfg, or of Configure since
+	log      *slog.Logger
+	metrics  *metrics
+	around   surroundings
+	began    time.Time
 
 	broken     atomic.Pointer[string] // what Badger said when it failed; nil: nothing
 	fails      chan struct{}          // closed with the first of it
@@ -83,6 +84,7 @@ func open(cfg Config, around surroundings) (*Store, error) {
 		return nil, fmt.Errorf("make directory of embedded store: %w", err)
 	}
 	s := &Store{cfg: cfg, log: cfg.Logger, around: around, began: time.Now(), fails: make(chan struct{}), turn: make(chan struct{}, 1)}
+	s.apply(cfg)
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
@@ -96,7 +98,7 @@ func open(cfg Config, around surroundings) (*Store, error) {
 // openTree opens Badger if the disk has room. It is called by Open, and then by
 // Run alone.
 func (s *Store) openTree() error {
-	if err := s.checkRoom(s.cfg.MinFreeBytes); err != nil {
+	if err := s.checkRoom(s.settings.Load().minFree); err != nil {
 		return nil // Run tries again
 	}
 	if err := removeStillborn(s.cfg.Dir); err != nil {
@@ -191,7 +193,7 @@ func (s *Store) checkRoom(need uint64) error {
 	if err != nil {
 		return &sink.Down{Err: fmt.Errorf("look at the disk: %w", err)}
 	}
-	s.full.Store(free < s.cfg.MinFreeBytes)
+	s.full.Store(free < s.settings.Load().minFree)
 	if free < need {
 		return &sink.Down{Err: errors.New(s.complaint(true))}
 	}
@@ -205,7 +207,7 @@ func (s *Store) complaint(noRoom bool) string {
 		return "Badger has failed and nothing more is written; see to the disk, then restart the appliance: " + *line
 	}
 	if noRoom || s.full.Load() {
-		return fmt.Sprintf("less than %d MiB are free on the disk of %s; free some, and it goes on by itself", s.cfg.MinFreeBytes>>20, s.cfg.Dir)
+		return fmt.Sprintf("less than %d MiB are free on the disk of %s; free some, and it goes on by itself", s.settings.Load().minFree>>20, s.cfg.Dir)
 	}
 	return ""
 }

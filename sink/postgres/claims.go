@@ -49,7 +49,7 @@ func (s *Store) writeKeyed(ctx context.Context, conn *pgx.Conn, j *job, rows []i
 			}
 		}
 	}
-	ttl := s.cfg.IdempotencyTTL
+	ttl := s.settings.Load().IdempotencyTTL
 	holders, err := j.claim(ctx, conn, first, ttl)
 	if err != nil {
 		return err

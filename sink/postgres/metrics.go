@@ -52,7 +52,7 @@ type PoolStats struct{ Acquired, Idle, Opening, Max uint64 }
 func (s *Store) Pool() PoolStats {
 	p := s.pool.Load()
 	if p == nil {
-		return PoolStats{Max: uint64(s.poolConfig.MaxConns)}
+		return PoolStats{Max: uint64(s.settings.Load().pool.MaxConns)}
 	}
 	stat := p.Stat()
 	return PoolStats{Acquired: uint64(stat.AcquiredConns()), Idle: uint64(stat.IdleConns()), Opening: uint64(stat.ConstructingConns()), Max: uint64(stat.MaxConns())}
@@ -63,7 +63,7 @@ func (s *Store) Pool() PoolStats {
 type tracer struct {
 	metrics *metrics
 	logger  *slog.Logger
-	slow    time.Duration
+	slow    atomic.Int64 // ns
 	logged  atomic.Int64 // when a slow statement was last logged, Unix ms
 }
 
@@ -119,7 +119,7 @@ func (t *tracer) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData
 
 func (t *tracer) observe(name string, took time.Duration) {
 	t.metrics.duration.WithLabelValues(name).Observe(took.Seconds())
-	if took < t.slow {
+	if int64(took) < t.slow.Load() {
 		return
 	}
 	t.metrics.slow.WithLabelValues(name).Inc()

@@ -50,7 +50,7 @@ func (s *Store) prepareDays(ctx context.Context, now time.Time) error {
 
 // dropPartitions drops the partitions that are past their retention.
 func (s *Store) dropPartitions(ctx context.Context, now time.Time) error {
-	cutoff := now.Add(-s.cfg.Retention)
+	cutoff := now.Add(-s.settings.Load().Retention)
 	var days []day
 	err := s.do(ctx, "list partitions", func(ctx context.Context, conn *pgx.Conn) error {
 		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
@@ -76,7 +76,7 @@ func (s *Store) dropPartitions(ctx context.Context, now time.Time) error {
 		if dropped {
 			s.partitions.forget()
 			s.metrics.reclaimed.WithLabelValues("partitions").Inc()
-			s.logger.Info("partition dropped", "table", d.table(), "retention", s.cfg.Retention)
+			s.logger.Info("partition dropped", "table", d.table(), "retention", s.settings.Load().Retention)
 		}
 	}
 	return nil
@@ -126,7 +126,7 @@ func (s *Store) dropClaims(ctx context.Context, now time.Time) error {
 func (s *Store) dropSetAside(ctx context.Context, now time.Time) error {
 	return s.deleteRows(ctx, "set_aside", `/* drop set aside */ DELETE FROM set_aside WHERE id IN (
 		SELECT id FROM set_aside WHERE stored_at <= $1 AND id < $3 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED)`,
-		now.Add(-s.cfg.Retention), [16]byte(dayAt(now.Add(-s.cfg.Retention)).firstID()))
+		now.Add(-s.settings.Load().Retention), [16]byte(dayAt(now.Add(-s.settings.Load().Retention)).firstID()))
 }
 
 // deleteRows runs a statement that deletes up to $2 rows from before $1 until it

@@ -22,13 +22,15 @@ type Store struct {
 	logger  *slog.Logger
 	metrics *metrics
 
-	poolConfig *pgxpool.Config
-	pool       atomic.Pointer[pgxpool.Pool] // set by Run, once
-	plain      atomic.Bool                  // a pooler in between does not take our limits
-	ready      atomic.Bool                  // connected and migrated
-	health     atomic.Pointer[sink.Health]
-	succeeded  atomic.Int64  // when a call last succeeded, Unix ns
-	kick       chan struct{} // asks the watch to look now
+	settings  atomic.Pointer[settings]     // those of cfg, or of Configure since
+	swapping  sync.Mutex                   // one Configure, or the opening in Run, at a time; held over no call
+	pool      atomic.Pointer[pgxpool.Pool] // set by Run, replaced by Configure
+	retired   sync.WaitGroup               // pools that were replaced and still have connections out
+	plain     atomic.Bool                  // a pooler in between does not take our limits
+	ready     atomic.Bool                  // connected and migrated
+	health    atomic.Pointer[sink.Health]
+	succeeded atomic.Int64  // when a call last succeeded, Unix ns
+	kick      chan struct{} // asks the watch to look now
 
 	copySQL   string
 	insertSQL string
@@ -52,27 +54,22 @@ func New(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("configure PostgreSQL: %w", err)
 	}
 	cfg = cfg.withDefaults()
-	pc, err := cfg.poolConfig()
-	if err != nil {
-		return nil, fmt.Errorf("configure PostgreSQL: %w", err)
-	}
 	steps, err := readMigrations(migrationFiles)
 	if err != nil {
 		return nil, fmt.Errorf("read migrations: %w", err)
 	}
-	s := &Store{cfg: cfg, logger: cfg.Logger, poolConfig: pc, kick: make(chan struct{}, 1), steps: steps,
+	s := &Store{cfg: cfg, logger: cfg.Logger, kick: make(chan struct{}, 1), steps: steps,
 		watchEvery: watchEvery, watchWithin: watchWithin, copySQL: copySQL(), insertSQL: insertSQL()}
 	s.metrics = newMetrics(cfg.Registerer, s.pool.Load)
 	s.jobs.New = func() any { return newJob() }
 	s.complaints.logger = cfg.Logger
-	s.tracer = &tracer{metrics: s.metrics, logger: cfg.Logger, slow: cfg.SlowQuery}
-	pc.ConnConfig.Tracer = s.tracer
-	pc.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
-		if s.plain.Load() {
-			withoutLimits(cc)
-		}
-		return nil
+	s.tracer = &tracer{metrics: s.metrics, logger: cfg.Logger}
+	n, err := s.settingsOf(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("configure PostgreSQL: %w", err)
 	}
+	s.settings.Store(n)
+	s.tracer.slow.Store(int64(cfg.SlowQuery))
 	s.health.Store(&sink.Health{Kind: kind, Detail: errNotReady.Error()})
 	return s, nil
 }
@@ -88,6 +85,7 @@ func (s *Store) Close() error {
 	if pool := s.pool.Load(); pool != nil {
 		pool.Close()
 	}
+	s.retired.Wait()
 	return nil
 }
 
@@ -167,9 +165,12 @@ func (s *Store) try(ctx context.Context, call func(context.Context, *pgx.Conn) e
 // acquire takes a connection, and waits in line while all are in use: also when
 // the pool might grow but the server, at its own limit, lets it not.
 func (s *Store) acquire(ctx context.Context) (*pgxpool.Conn, error) {
-	pool := s.pool.Load()
 	for {
+		pool := s.pool.Load()
 		conn, err := pool.Acquire(ctx)
+		if err != nil && s.pool.Load() != pool {
+			continue // it was replaced meanwhile
+		}
 		if err == nil || code(err) != "53300" || pool.Stat().TotalConns() == 0 {
 			return conn, err
 		}

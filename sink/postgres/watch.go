@@ -11,7 +11,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"forebay/sink"
 )
@@ -37,15 +36,13 @@ func (s *Store) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	var pool *pgxpool.Pool
 	if err == nil {
-		pool, err = pgxpool.NewWithConfig(ctx, s.poolConfig)
+		err = s.openPool(ctx)
 	}
 	if err != nil {
 		s.setHealth(false, err.Error())
 		return fmt.Errorf("run PostgreSQL store: %w", err)
 	}
-	s.pool.Store(pool)
 	s.ready.Store(true)
 	s.setHealth(true, "")
 	s.logger.Info("database is up")
@@ -196,7 +193,7 @@ func (w *watch) connect(ctx context.Context) (*pgx.Conn, error) {
 	if w.conn != nil {
 		return w.conn, nil
 	}
-	cc := w.store.poolConfig.ConnConfig.Copy()
+	cc := w.store.settings.Load().pool.ConnConfig.Copy()
 	if w.store.plain.Load() {
 		withoutLimits(cc)
 	}
