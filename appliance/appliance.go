@@ -34,6 +34,9 @@ type Options struct {
 	Config  config.Config // valid, with its secrets read
 	Version string
 	Logger  *slog.Logger // nil: nothing is logged
+	// Heartbeat bounds the silence of the group's leader; 0: the usual second.
+	// It is no setting: all nodes must have the same, and tests cannot wait.
+	Heartbeat time.Duration
 
 	// Listeners are inherited listening sockets by name: api, ops, admin. They
 	// take the place of what the configuration says, and stay open in whoever
@@ -44,6 +47,7 @@ type Options struct {
 // Appliance is one node: log, replicated state, store, pipeline and listeners.
 type Appliance struct {
 	cfg      config.Config
+	beat     time.Duration
 	version  string
 	logger   *slog.Logger
 	registry *prometheus.Registry
@@ -79,7 +83,7 @@ type Appliance struct {
 // listeners; nothing is served before Run. A log that is damaged is a
 // *wal.DamagedError. Whoever called New must call Close.
 func New(o Options) (a *Appliance, err error) {
-	a = &Appliance{cfg: o.Config, version: o.Version, logger: o.Logger, registry: prometheus.NewRegistry(),
+	a = &Appliance{cfg: o.Config, beat: o.Heartbeat, version: o.Version, logger: o.Logger, registry: prometheus.NewRegistry(),
 		started: time.Now(), inherited: o.Listeners, stored: newNotifier(), fatal: make(chan error, 1), stopAsked: make(chan struct{})}
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)

@@ -41,6 +41,7 @@ func (a *Appliance) openGroup() (err error) {
 	a.group, err = raftstate.Open(raftstate.Config{
 		NodeID:     a.cfg.Node,
 		Dir:        a.path("raft"),
+		Cluster:    clusterOf(a.cfg.Cluster, a.beat),
 		Plans:      plansOf(a.cfg.RateLimiting.Tiers),
 		Fatal:      a.die,
 		Logger:     a.logger.With("part", "raft"),

@@ -17,6 +17,7 @@ const (
 	DefaultCommandTimeout    = 10 * time.Second
 	DefaultStallLimit        = 5 * time.Second
 	DefaultSnapshotThreshold = 8192
+	DefaultTrailingLogs      = 10240
 )
 
 // Config says how to open a Group. NodeID, Dir, Plans and Fatal must be set.
@@ -31,6 +32,9 @@ type Config struct {
 	// Zero means breaker.DefaultSettings.
 	Breakers breaker.Settings
 
+	// Cluster is how this node reaches others.
+	Cluster ClusterConfig
+
 	// Fatal must end the process. It is called at most once, from any
 	// goroutine, and must not call back into the Group.
 	Fatal func(error)
@@ -44,6 +48,9 @@ type Config struct {
 	StallLimit time.Duration
 	// SnapshotThreshold is how many commands pass from one snapshot to the next.
 	SnapshotThreshold uint64
+	// TrailingLogs is how many commands stay in the log after a snapshot, for
+	// nodes that are only a little behind.
+	TrailingLogs uint64
 }
 
 func (c Config) withDefaults() Config {
@@ -59,6 +66,10 @@ func (c Config) withDefaults() Config {
 	if c.SnapshotThreshold == 0 {
 		c.SnapshotThreshold = DefaultSnapshotThreshold
 	}
+	if c.TrailingLogs == 0 {
+		c.TrailingLogs = DefaultTrailingLogs
+	}
+	c.Cluster = c.Cluster.withDefaults(c.NodeID)
 	c.Plans = normal(c.Plans)
 	if c.Breakers == (breaker.Settings{}) {
 		c.Breakers = breaker.DefaultSettings()
@@ -97,6 +108,9 @@ func (c Config) Validate() error {
 	}
 	if err := (account.SetPlans{Plans: normal(c.Plans)}).Validate(); err != nil {
 		errs = append(errs, err)
+	}
+	if err := c.Cluster.validate(); err != nil {
+		errs = append(errs, fmt.Errorf("cluster: %w", err))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("configure raft state: %w", err)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,7 +19,6 @@ import (
 // Times of a group of one: nobody else can win, so it need not wait for anyone.
 const (
 	aloneTimeout = 50 * time.Millisecond
-	retryPause   = 50 * time.Millisecond
 	leadRetry    = time.Second
 	closeLimit   = 10 * time.Second
 	logCacheSize = 512
@@ -37,17 +38,22 @@ var (
 // Group is this node's part of the replicated state. It is safe for concurrent
 // use. Open makes one, Run keeps it going, Close ends it; changes need Run.
 type Group struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *metrics
-	machine *machine
-	disk    *disk
-	watch   *watchdog
-	raft    *raft.Raft
+	cfg       Config
+	log       *slog.Logger
+	metrics   *metrics
+	machine   *machine
+	disk      *disk
+	watch     *watchdog
+	raft      *raft.Raft
+	transport raft.Transport
+	port      *port // nil: a group of one that nobody can join
+	calls     *calls
+	peers     *peers
 
 	ready     chan struct{} // closed when the state has been caught up with, once
 	readyOnce sync.Once
-	isReady   atomic.Bool // the same, for the hot path
+	isReady   atomic.Bool // for the hot path; false again when the node is expelled
+	expelled  atomic.Bool
 	clock     clock
 
 	dead     chan struct{} // closed before Config.Fatal is called
@@ -59,15 +65,15 @@ type Group struct {
 	closed  bool
 }
 
-// Open opens the state in cfg.Dir and joins its group; a new directory founds a
-// group of one. The error is a *DamagedError for what cannot be read, and wraps
+// Open opens the state in cfg.Dir and joins its group; a new directory founds
+// one as Config.Cluster says. The error is a *DamagedError for what cannot be read, and wraps
 // ErrInUse while another process has the directory.
 func Open(cfg Config) (*Group, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	g := &Group{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), dead: make(chan struct{})}
+	g := &Group{cfg: cfg, log: cfg.Logger, peers: newPeers(), ready: make(chan struct{}), dead: make(chan struct{})}
 	g.metrics = newMetrics(cfg.Registerer)
 	var once sync.Once
 	end := func(err error) {
@@ -88,33 +94,47 @@ func Open(cfg Config) (*Group, error) {
 	}
 	g.watch = newWatchdog(g.disk.log, g.disk.log, cfg.StallLimit, end)
 	if err = g.start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open raft state: %w", err), g.disk.close())
+		return nil, errors.Join(fmt.Errorf("open raft state: %w", err), g.closePort(), g.disk.close())
 	}
 	return g, nil
 }
 
+// openPort binds the cluster port; it is served from the end of start on.
+func (g *Group) openPort() (err error) {
+	if !g.cfg.Cluster.alone() {
+		if g.port, err = openPort(g.cfg.NodeID, g.cfg.Cluster, g.addresses, g.log); err != nil {
+			return err
+		}
+	}
+	g.calls = newCalls(g.cfg.NodeID, g.port)
+	g.calls.handle(callPropose, g.answerPropose)
+	g.calls.handle(callPing, g.answerPing)
+	return nil
+}
+
+func (g *Group) closePort() error {
+	if g.port == nil {
+		return nil
+	}
+	err := g.port.close()
+	g.calls.close()
+	return err
+}
+
 // start starts raft on the open disk.
 func (g *Group) start() error {
-	transport, address := openTransport(g.cfg)
+	if err := g.openPort(); err != nil {
+		return err
+	}
 	id := serverID(g.cfg.NodeID)
 	logs, err := raft.NewLogCache(logCacheSize, g.watch)
 	if err != nil {
 		return fmt.Errorf("make log cache: %w", err)
 	}
 	conf := raftConfig(g.cfg, id)
-	exists, err := raft.HasExistingState(logs, g.watch, g.disk.snapshots)
-	if err != nil {
-		return &DamagedError{Path: filepath.Join(g.disk.dir, logFile), Err: err}
-	}
-	if !exists {
-		members := raft.Configuration{Servers: []raft.Server{{ID: id, Address: address}}}
-		if err := raft.BootstrapCluster(conf, logs, g.watch, g.disk.snapshots, transport, members); err != nil {
-			return fmt.Errorf("found group: %w", err)
-		}
-	}
-	// Founded or found: from here on a missing log is damage.
-	if err := g.disk.own(g.cfg.NodeID); err != nil {
-		return err
+	transport := g.openTransport()
+	if err := g.found(conf, logs, transport); err != nil {
+		return errors.Join(err, closeTransport(transport))
 	}
 	err = guard(filepath.Join(g.disk.dir, logFile), func() (err error) {
 		g.raft, err = raft.NewRaft(conf, g.machine, logs, g.watch, g.disk.snapshots, transport)
@@ -122,14 +142,99 @@ func (g *Group) start() error {
 	})
 	switch {
 	case err == nil:
-		return nil
 	case g.machine.restoreErr != nil: // raft only logs it
-		return &DamagedError{Path: filepath.Join(g.disk.dir, "snapshots"), Err: g.machine.restoreErr}
-	case errors.As(err, new(*DamagedError)):
-		return err
+		err = &DamagedError{Path: filepath.Join(g.disk.dir, "snapshots"), Err: g.machine.restoreErr}
+	case !errors.As(err, new(*DamagedError)):
+		// All that raft does before it runs is to read.
+		err = &DamagedError{Path: filepath.Join(g.disk.dir, logFile), Err: err}
 	}
-	// All that raft does before it runs is to read.
-	return &DamagedError{Path: filepath.Join(g.disk.dir, logFile), Err: err}
+	if err == nil {
+		if err = g.checkMembers(); err != nil {
+			err = errors.Join(err, g.raft.Shutdown().Error())
+		}
+	}
+	if err != nil {
+		return errors.Join(err, closeTransport(transport))
+	}
+	g.transport = transport
+	if g.port != nil {
+		g.port.serve()
+		g.calls.start()
+	}
+	return nil
+}
+
+// found writes the first entry of a new group's log, the same on each of its
+// first members, so that any majority of them can begin. A directory that has a
+// state is left as it is, and a node that joins waits to be told.
+func (g *Group) found(conf *raft.Config, logs raft.LogStore, transport raft.Transport) error {
+	exists, err := raft.HasExistingState(logs, g.watch, g.disk.snapshots)
+	if err != nil {
+		return &DamagedError{Path: filepath.Join(g.disk.dir, logFile), Err: err}
+	}
+	if members := g.founders(transport); !exists && len(members.Servers) > 0 {
+		if err := raft.BootstrapCluster(conf, logs, g.watch, g.disk.snapshots, transport, members); err != nil {
+			return fmt.Errorf("found group: %w", err)
+		}
+		exists = true
+	}
+	if !exists {
+		return nil
+	}
+	// Founded or found: from here on a missing log is damage.
+	return g.disk.own(g.cfg.NodeID)
+}
+
+// founders are the members of a group that this node may found; none: it joins
+// one.
+func (g *Group) founders(transport raft.Transport) (c raft.Configuration) {
+	peers := g.cfg.Cluster.Peers
+	if len(peers) == 0 {
+		address := raft.ServerAddress(g.cfg.Cluster.Advertise)
+		if g.port == nil {
+			address = transport.LocalAddr()
+		}
+		c.Servers = append(c.Servers, raft.Server{ID: serverID(g.cfg.NodeID), Address: address})
+		return c
+	}
+	if peers[g.cfg.NodeID] == "" {
+		return c
+	}
+	for _, node := range slices.Sorted(maps.Keys(peers)) {
+		c.Servers = append(c.Servers, raft.Server{ID: serverID(node), Address: raft.ServerAddress(peers[node])})
+	}
+	return c
+}
+
+// checkMembers refuses to start where the configuration and the state speak of
+// different groups. With peers, a node that was a group of one would meet
+// founders of another, and one of the two groups' states would be lost.
+func (g *Group) checkMembers() error {
+	servers := g.servers()
+	single := len(servers) == 1 && servers[0].ID == serverID(g.cfg.NodeID)
+	peers := g.cfg.Cluster.Peers
+	switch {
+	case g.port == nil && len(servers) > 1:
+		return fmt.Errorf("%s holds the state of a group of %d nodes, and cluster.listen is empty: set it, "+
+			"or make this node a group of its own with `forebay cluster recover`", g.disk.dir, len(servers))
+	case single && len(peers) > 1 && !g.grown():
+		return fmt.Errorf("%s holds the state of a group of this node alone, and cluster.peers names %d: "+
+			"a group does not grow by its configuration. Start this node with its own address as the only peer, the others with peers "+
+			"that name this one and not themselves, and add each with `forebay cluster add NODE ADDRESS`", g.disk.dir, len(peers))
+	}
+	return nil
+}
+
+// grown reports whether the group of one has the others written down already: it
+// was larger and has been cut down to this node.
+func (g *Group) grown() bool { return len(*g.machine.members.known.Load()) > 1 }
+
+func closeTransport(t raft.Transport) error {
+	if n, ok := t.(*raft.NetworkTransport); ok {
+		n.CloseStreams()
+		return n.Close()
+	}
+	return nil
 }
 
 func raftConfig(cfg Config, id raft.ServerID) *raft.Config {
@@ -138,20 +243,19 @@ func raftConfig(cfg Config, id raft.ServerID) *raft.Config {
 	conf.HeartbeatTimeout = aloneTimeout
 	conf.ElectionTimeout = aloneTimeout
 	conf.LeaderLeaseTimeout = aloneTimeout
-	conf.SnapshotThreshold = cfg.SnapshotThreshold
+	if beat := cfg.Cluster.Heartbeat; !cfg.Cluster.alone() {
+		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = beat, beat, beat/2
+		conf.CommitTimeout = min(conf.CommitTimeout, beat/10)
+	}
+	// A node that is removed stays, and says so, until it is stopped or added again.
+	conf.ShutdownOnRemove = false
+	conf.SnapshotThreshold, conf.TrailingLogs = cfg.SnapshotThreshold, cfg.TrailingLogs
 	// A buffered channel would lose what is in it at shutdown: futures that are
 	// never answered. Commands that wait are taken together without it, too.
 	conf.BatchApplyCh = false
 	conf.NoLegacyTelemetry = true
 	conf.Logger = &raftLogger{Logger: cfg.Logger}
 	return conf
-}
-
-// openTransport is the one place that decides how members reach each other. A
-// group of one has nobody to reach.
-func openTransport(cfg Config) (raft.Transport, raft.ServerAddress) {
-	address, transport := raft.NewInmemTransport(raft.ServerAddress("node-" + strconv.Itoa(int(cfg.NodeID))))
-	return transport, address
 }
 
 func serverID(node uint16) raft.ServerID { return raft.ServerID(strconv.Itoa(int(node))) }
@@ -162,6 +266,9 @@ func (g *Group) Run(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { g.watch.run(ctx) })
 	watching.Go(func() { _ = g.Breakers().Run(ctx) }) // it returns no error
+	if g.port != nil {
+		watching.Go(func() { g.keepInTouch(ctx) })
+	}
 	defer watching.Wait()
 
 	var again <-chan time.Time
@@ -197,6 +304,9 @@ func (g *Group) Run(ctx context.Context) error {
 func (g *Group) lead(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.CommandTimeout)
 	defer cancel()
+	// The term comes first: a barrier that holds was of that term or a later one,
+	// and a clock for a term that is over is not used.
+	term := g.raft.CurrentTerm()
 	err := g.await(ctx, func() error { return g.raft.Barrier(g.cfg.CommandTimeout).Error() })
 	if err != nil {
 		return fmt.Errorf("apply the log: %w", err)
@@ -207,7 +317,7 @@ func (g *Group) lead(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	g.clock.reset(stamp)
+	g.clock.reset(stamp, term)
 	if _, err := g.setPlans(ctx, g.cfg.Plans); err != nil {
 		return fmt.Errorf("set plans: %w", err)
 	}
@@ -215,12 +325,14 @@ func (g *Group) lead(ctx context.Context) error {
 		return fmt.Errorf("set breakers: %w", err)
 	}
 	g.metrics.leader.Set(1)
-	g.log.Info("raft: this node leads", "term", g.raft.CurrentTerm())
-	g.readyOnce.Do(func() {
-		g.isReady.Store(true)
-		close(g.ready)
-	})
+	g.log.Info("raft: this node leads", "term", term)
+	g.becomeReady()
 	return nil
+}
+
+func (g *Group) becomeReady() {
+	g.isReady.Store(true)
+	g.readyOnce.Do(func() { close(g.ready) })
 }
 
 // WaitLeader returns once the group has a leader and this node has caught up
@@ -237,6 +349,12 @@ func (g *Group) WaitLeader(ctx context.Context) error {
 	}
 }
 
+func (g *Group) isClosed() bool {
+	g.closeMu.RLock()
+	defer g.closeMu.RUnlock()
+	return g.closed
+}
+
 // Close stops raft and closes the log; it is an error if that hangs. Run should
 // have returned.
 func (g *Group) Close() error {
@@ -251,7 +369,9 @@ func (g *Group) Close() error {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { // joined below, or given up with the process when the disk hangs
+		g.handOver()
 		err := g.raft.Shutdown().Error()
+		err = errors.Join(err, closeTransport(g.transport), g.closePort())
 		g.waits.Wait()
 		done <- errors.Join(err, g.disk.close())
 	}()
@@ -264,6 +384,33 @@ func (g *Group) Close() error {
 	case <-ctx.Done():
 		return fmt.Errorf("close raft state: %w", errDeadline)
 	}
+}
+
+// handOver gives the leadership to another node, as the last act: a transfer that
+// comes to nothing can leave raft refusing all commands for as long as the
+// process lives (hashicorp/raft issue 696).
+func (g *Group) handOver() {
+	if !g.leads() || g.voters() < 2 {
+		return
+	}
+	done := make(chan error, 1)
+	g.waits.Go(func() { done <- g.raft.LeadershipTransfer().Error() })
+	select {
+	case err := <-done:
+		if err != nil {
+			g.log.Info("raft: leadership was not handed over; the others will elect", "error", err)
+		}
+	case <-time.After(2 * g.heartbeat()):
+	}
+}
+
+func (g *Group) voters() (n int) {
+	for _, s := range g.servers() {
+		if s.Suffrage == raft.Voter {
+			n++
+		}
+	}
+	return n
 }
 
 // await runs f, which waits for one of raft's futures, no longer than ctx: the

@@ -400,7 +400,9 @@ forebay_raft_commands_total{kind="breaker_settings"} 1
 forebay_raft_commands_total{kind="create_account"} 2
 forebay_raft_commands_total{kind="create_key"} 2
 forebay_raft_commands_total{kind="delete_account"} 0
+forebay_raft_commands_total{kind="drop_member"} 0
 forebay_raft_commands_total{kind="revoke_key"} 0
+forebay_raft_commands_total{kind="set_member"} 0
 forebay_raft_commands_total{kind="set_plans"} 1
 forebay_raft_commands_total{kind="update_account"} 0
 # HELP forebay_raft_leader 1 while this node leads the group, else 0.
@@ -467,7 +469,7 @@ func TestNewerCommandStopsEveryStart(t *testing.T) {
 	dir := t.TempDir()
 	fatal := make(chan error, 9)
 	w := open(t, dir, func(c *Config) { c.Fatal = func(err error) { fatal <- err } }).wait(t)
-	if _, err := w.submit(t.Context(), command{kind: 200}.encode()); err != nil {
+	if _, _, err := w.submit(t.Context(), command{kind: 200}.encode()); err != nil {
 		t.Fatalf("submit: %v", err)
 	}
 	w.stop()

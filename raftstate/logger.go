@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -34,10 +35,18 @@ func slogLevel(level hclog.Level) slog.Level {
 	}
 }
 
+// unreachable are raft's errors that a node which is away causes, many a second.
+// That it is away is said once, by keepInTouch.
+var unreachable = []string{"failed to appendEntries to", "failed to heartbeat to", "failed to contact", "failed to make requestVote RPC",
+	"failed to decode incoming command", "failed to flush response", "failed to pipeline appendEntries to"}
+
 // Log implements hclog.Logger.
 func (l *raftLogger) Log(level hclog.Level, msg string, args ...any) {
 	ctx := context.Background()
 	at := slogLevel(level)
+	if slices.Contains(unreachable, msg) {
+		at = slog.LevelDebug
+	}
 	if !l.Logger.Enabled(ctx, at) {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,9 +18,13 @@ type machine struct {
 	parts  []part // in the order of a snapshot's sections
 	byKind [256]part
 
+	index    atomic.Uint64 // of the last command in the state
+	restored atomic.Bool   // the state began with a snapshot, whose index is not in index
+
 	mu       sync.RWMutex // guards the parts' state and all below
 	accounts *accountsPart
 	breakers *breakersPart
+	members  *membersPart
 	answers  *answers
 	stamp    uint64 // the highest of any command, cluster time in ms
 	// broken is why the machine has stopped; the entry that broke it and all
@@ -36,8 +41,10 @@ type outcome struct {
 }
 
 func newMachine(fatal func(error), m *metrics) *machine {
-	f := &machine{fatal: fatal, metrics: m, answers: newAnswers(), accounts: newAccountsPart()}
+	f := &machine{fatal: fatal, metrics: m, answers: newAnswers(), accounts: newAccountsPart(),
+		members: newMembersPart()}
 	f.add(f.accounts)
+	f.add(f.members)
 	return f
 }
 
@@ -64,6 +71,7 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	for i, l := range logs {
 		if l.Type == raft.LogCommand { // the other kind, a change of members, is raft's own
 			out[i] = m.applyLocked(l)
+			m.index.Store(l.Index)
 		}
 	}
 	err := m.broken
@@ -145,5 +153,15 @@ func (m *machine) Restore(r io.ReadCloser) error {
 		replace()
 	}
 	m.answers, m.stamp = s.answers, s.stamp
+	m.index.Store(0)
+	m.restored.Store(true)
 	return nil
+}
+
+// caughtUp reports whether the state has the command of that index. raft counts
+// a command as applied a moment before it is. After a snapshot and no command
+// since, what raft says must do.
+func (m *machine) caughtUp(command uint64) bool {
+	index := m.index.Load()
+	return index >= command || index == 0 && m.restored.Load()
 }

@@ -261,17 +261,23 @@ func TestDeadlineLeavesTheOutcomeUnknown(t *testing.T) {
 	}
 }
 
-func TestClockNeverGoesBack(t *testing.T) {
+func TestClockIsGoodForOneTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c clock
-		c.reset(5000)
+		want := func(term, stamp uint64, ok bool) {
+			t.Helper()
+			got, good := c.now(term)
+			if good != ok || ok && got != stamp {
+				t.Errorf("term %d: got %d, %v, want %d, %v", term, got, good, stamp, ok)
+			}
+		}
+		want(0, 0, false) // never led
+		c.reset(5000, 3)
 		time.Sleep(1500 * time.Millisecond)
-		if got := c.now(); got != 6500 {
-			t.Errorf("got %d, want 6500", got)
-		}
-		c.reset(6500) // elected again
-		if got := c.now(); got != 6500 {
-			t.Errorf("got %d, want 6500", got)
-		}
+		want(3, 6500, true)
+		want(4, 0, false) // elected again, and not set anew
+		c.reset(6000, 4)  // another led meanwhile, and its last stamp was 6000
+		want(4, 6000, true)
+		want(3, 0, false)
 	})
 }

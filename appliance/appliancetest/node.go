@@ -68,9 +68,18 @@ func Start(tb testing.TB, options ...Option) *Node {
 // earlier node has used keeps its account, and the key must be handed over.
 func StartIn(tb testing.TB, c config.Config) *Node {
 	tb.Helper()
+	n := launch(tb, c, 0)
+	n.waitReady()
+	n.Key = n.account()
+	return n
+}
+
+// launch starts a node and does not wait until it is ready.
+func launch(tb testing.TB, c config.Config, heartbeat time.Duration) *Node {
+	tb.Helper()
 	n := &Node{tb: tb, config: c, ended: make(chan error, 1), logs: new(bytes.Buffer)}
 	var err error
-	n.Appliance, err = appliance.New(appliance.Options{Config: c, Version: "test", Logger: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	n.Appliance, err = appliance.New(appliance.Options{Config: c, Version: "test", Heartbeat: heartbeat, Logger: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		tb.Fatalf("start the appliance: %v", err)
 	}
@@ -81,8 +90,6 @@ func StartIn(tb testing.TB, c config.Config) *Node {
 	n.Admin = admin.NewSocketClient(n.Socket())
 	n.Client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true}}
 	tb.Cleanup(func() { n.Stop() })
-	n.waitReady()
-	n.Key = n.account()
 	return n
 }
 

@@ -139,9 +139,12 @@ type Cluster struct {
 	Listen string `yaml:"listen" change:"restart"`
 	// Advertise is the address that the peers use; empty: Listen.
 	Advertise string `yaml:"advertise" change:"restart"`
-	// Peers are the first members, node number to address, this one among them.
+	// Peers are addresses by node number. With this node among them they are the
+	// first members of a new group: one, three or five, the same on each. Without
+	// it they are a group that this node joins when it is added to it.
 	Peers map[uint16]string `yaml:"peers" change:"restart"`
-	// TLSCertFile, TLSKeyFile and TLSCAFile are PEM files, all or none.
+	// TLSCertFile, TLSKeyFile and TLSCAFile are PEM files, all or none; read
+	// again when they change. The certificate is for node-N.forebay.
 	TLSCertFile string `yaml:"tls_cert_file" change:"restart"`
 	TLSKeyFile  string `yaml:"tls_key_file" change:"restart"`
 	TLSCAFile   string `yaml:"tls_ca_file" change:"restart"`

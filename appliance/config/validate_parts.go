@@ -76,8 +76,8 @@ func (v *validator) cluster(c *Cluster, node uint16) {
 		v.require(peer > 0, key, "0 is no node; write 1 to 65535")
 		v.address(key, addr, false)
 	}
-	if n := len(c.Peers); n > 0 {
-		v.require(c.Peers[node] != "", "cluster.peers", "leave out this node; add %d", node)
+	// Without this node among them, they are the members of a group that it joins.
+	if n := len(c.Peers); c.Peers[node] != "" {
 		v.require(n == 1 || n == 3 || n == 5, "cluster.peers", "name %d nodes; a cluster has one, three or five", n)
 	}
 }
