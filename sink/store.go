@@ -31,6 +31,31 @@ type Store interface {
 	// that is further along keeps its state. StoredAt is set in each case.
 	Insert(ctx context.Context, batch []message.Record) ([]Result, error)
 
+	// Update merges the states of records into what the store knows of them, as
+	// message.State.Merge does, and returns each state as it then stands, in
+	// order: the zero State for a record that the store does not have, which is
+	// then untouched. Reports that came before the store knew of a provider's id
+	// are merged in as well. What is returned is durable, and repeating it is
+	// harmless.
+	Update(ctx context.Context, batch []message.Record) ([]message.State, error)
+
+	// Report takes in what providers say, in any order and as often as they say
+	// it, and returns the records that it has changed, each once. A report of
+	// which the message is not known yet is kept, and merged when Insert or
+	// Update brings the message or the provider's id, for EarlyReports at least.
+	// Invalid reports are passed over. When it returns, all is durable.
+	Report(ctx context.Context, reports []message.Report) ([]message.Record, error)
+
+	// Unreported gives up waiting for reports of up to limit messages that were
+	// sent before t and of which nothing was heard since: they keep the status
+	// sent, with the error CodeNoReport, and are final. It returns them.
+	Unreported(ctx context.Context, t time.Time, limit int) ([]message.Record, error)
+
+	// Usage counts an account's messages by day, channel and status, in this
+	// order. Days whose messages retention has deleted still count, for
+	// UsageKept at least.
+	Usage(ctx context.Context, q message.UsageQuery) ([]message.UsageCount, error)
+
 	// Get returns one message. account empty: of any account. ErrNotFound also
 	// when it belongs to another account.
 	Get(ctx context.Context, account string, id message.ID) (message.Record, error)
@@ -61,6 +86,13 @@ type Store interface {
 	// Close releases what the store holds; Run must have returned.
 	Close() error
 }
+
+// EarlyReports is how long a store keeps a report of a message that it does not
+// know: longer than a message may wait for its time and be tried after that.
+const EarlyReports = 72 * time.Hour
+
+// UsageKept is how long counts outlive the messages that they counted.
+const UsageKept = 400 * 24 * time.Hour
 
 // Result says what Insert did with one record.
 type Result struct {

@@ -7,6 +7,11 @@
 //	a account id                     → summary: what a query can be answered from
 //	r account hash(client_ref) id    → summary; only if there is a client_ref
 //	c account idempotency_key        → which message has claimed it
+//	f status id, g account status id → summary; of messages that did not end well
+//	p channel hash(provider_id) id   → nothing; of messages that a provider has named
+//	w sent_at id                     → nothing; of messages whose report may still come
+//	e …                              → a report that came before its message, see update.go
+//	u account day channel status     → how many such messages were deleted, see usage.go
 //	s node block                     → which of 1,024 sequence numbers are here, and which are final
 //	x "format"                       → version of all this
 //
@@ -19,7 +24,7 @@
 //	         · seq (uvarint) · length of state (uvarint) · state · message
 //	block:   CRC-32C (4, of the key and all that follows) · present (128) · final (128)
 //	claim:   id (16) · CRC-32C (4, of the key and the id)
-//	summary: status (1) · channel (1) · FNV-1a of to (4)
+//	summary: status (1) · channel (1; the highest bit: a test message) · FNV-1a of to (4)
 //
 // The sums are ours because Badger's do not help where it matters: it has been
 // seen to hand out an empty value without an error after one flipped bit. What

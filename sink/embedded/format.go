@@ -11,7 +11,7 @@ import (
 )
 
 // formatVersion is the version of the keys and values that doc.go draws.
-const formatVersion = 1
+const formatVersion = 2
 
 var formatKey = []byte("xformat")
 
@@ -161,9 +161,19 @@ type summary [6]byte
 func newSummary(r *message.Record) summary {
 	var s summary
 	s[0], s[1] = byte(r.Status), byte(r.Channel)
+	if r.Test {
+		s[1] |= summaryTest
+	}
 	binary.BigEndian.PutUint32(s[2:], hashTo(r.To))
 	return s
 }
+
+// summaryTest marks a test message in the byte of the channel.
+const summaryTest = 0x80
+
+func (s summary) status() message.Status   { return message.Status(s[0]) }
+func (s summary) channel() message.Channel { return message.Channel(s[1] &^ summaryTest) }
+func (s summary) test() bool               { return s[1]&summaryTest != 0 }
 
 func hashTo(to string) uint32 {
 	h := fnv.New32a()
@@ -173,6 +183,6 @@ func hashTo(to string) uint32 {
 
 // mayMatch reports whether a message with this summary can match the query.
 func (s summary) mayMatch(q *message.Query, to uint32) bool {
-	return (q.Status == 0 || s[0] == byte(q.Status)) && (q.Channel == 0 || s[1] == byte(q.Channel)) &&
+	return (q.Status == 0 || s[0] == byte(q.Status)) && (q.Channel == 0 || s.channel() == q.Channel) &&
 		(q.To == "" || binary.BigEndian.Uint32(s[2:]) == to)
 }

@@ -62,6 +62,12 @@ func (w *writer) insert(ctx context.Context, r message.Record, now time.Time) (s
 	case r.Status == message.Accepted:
 		r.Status = message.Queued
 	}
+	var heard [][]byte
+	if outcome == sink.New {
+		if r.State, heard, err = w.hearEarly(&r, r.State); err != nil {
+			return sink.Result{}, err
+		}
+	}
 	value := appendRecord(make([]byte, 0, sizeHint(&r)), key, &r)
 	if len(value) > MaxRecordBytes {
 		outcome = sink.SetAside
@@ -69,7 +75,7 @@ func (w *writer) insert(ctx context.Context, r message.Record, now time.Time) (s
 		value = appendRecord(nil, key, &r)
 	}
 	takes = takes && outcome == sink.New
-	return sink.Result{Outcome: outcome, State: r.State}, w.put(ctx, key, value, &r, takes)
+	return sink.Result{Outcome: outcome, State: r.State}, w.put(ctx, key, value, &r, takes, heard)
 }
 
 // claimant returns the message that the record's idempotency key belongs to;
@@ -97,22 +103,24 @@ func (w *writer) claimant(r *message.Record) (holder message.ID, takes bool, err
 	return holder, false, nil
 }
 
-// put writes all keys of a message.
-func (w *writer) put(ctx context.Context, key, value []byte, r *message.Record, takesKey bool) error {
-	if err := w.room(ctx, 4, len(value)+3*(idLen+16)+2*len(r.Account)+len(r.IdempotencyKey)); err != nil {
+// put writes all keys of a message. The reports that were heard go with it.
+func (w *writer) put(ctx context.Context, key, value []byte, r *message.Record, takesKey bool, heard [][]byte) error {
+	if err := w.room(ctx, 8+len(heard), len(value)+7*(idLen+16)+3*len(r.Account)+len(r.IdempotencyKey)); err != nil {
 		return err
 	}
-	brief := newSummary(r)
 	if err := w.set(key, value); err != nil {
 		return err
 	}
-	if err := w.set(accountKey(r.Account, r.ID), brief[:]); err != nil {
+	if err := w.setSummaries(r, newSummary(r)); err != nil {
 		return err
 	}
-	if r.ClientRef != "" {
-		if err := w.set(refKey(r.Account, r.ClientRef, r.ID), brief[:]); err != nil {
+	if r.Status != message.Stored { // nothing else is found by its state
+		if err := w.setAll(stateKeys(r)); err != nil {
 			return err
 		}
+	}
+	if err := w.deleteAll(heard); err != nil {
+		return err
 	}
 	if takesKey {
 		key := claimKey(r.Account, r.IdempotencyKey)
@@ -120,7 +128,7 @@ func (w *writer) put(ctx context.Context, key, value []byte, r *message.Record, 
 			return err
 		}
 	}
-	return w.mark(r.ID.Node(), r.Seq, true, r.Status.Final())
+	return w.mark(r.ID.Node(), r.Seq, true, r.Final())
 }
 
 // sizeHint is about how long the record's encoding will be.

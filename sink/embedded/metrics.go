@@ -17,8 +17,9 @@ type metrics struct {
 	lost    prometheus.Gauge
 }
 
-// queryNames are the reads whose duration is measured.
-var queryNames = [...]string{"get", "list", "count", "missing", "first_since", "scrub"}
+// queryNames are the calls, but for inserts, whose duration is measured.
+var queryNames = [...]string{"get", "list", "count", "missing", "first_since", "scrub", "update", "report",
+	"unreported", "usage", "tidy"}
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 	queries := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "forebay_store_query_duration_seconds",

@@ -42,9 +42,9 @@ func (s *Store) Get(ctx context.Context, account string, id message.ID) (r messa
 }
 
 // List implements sink.Store. It walks an index of the account, or the one of
-// its client_ref; a query that restricts by other fields alone passes all the
-// account's messages in its span of time, and one without an account those of
-// every account.
+// its client_ref, or of a status that is no good end; a query that restricts by
+// other fields alone passes all the account's messages in its span of time, and
+// one without an account those of every account.
 func (s *Store) List(ctx context.Context, q message.Query) (page message.Page, err error) {
 	if q.Limit < 1 || q.Limit > 1000 {
 		return page, fmt.Errorf("list: limit %d, want 1 to 1000", q.Limit)
@@ -62,6 +62,10 @@ func list(ctx context.Context, txn *badger.Txn, q *message.Query) (message.Page,
 	switch {
 	case indexed && q.ClientRef != "":
 		prefix = refPrefix(q.Account, q.ClientRef, idLen)
+	case indexed && looked(q.Status):
+		prefix = accountStatusPrefix(q.Account, q.Status, idLen)
+	case looked(q.Status):
+		prefix, indexed = statusPrefix(q.Status), true
 	case indexed:
 		prefix = accountPrefix(prefixAccount, q.Account, idLen)
 	}

@@ -109,7 +109,7 @@ func (w *writer) oldest(from, below message.ID) (old []message.Record, damaged e
 
 // remove deletes all keys of a message.
 func (w *writer) remove(ctx context.Context, r *message.Record) error {
-	if err := w.room(ctx, 4, 4*(idLen+32)+2*len(r.Account)+len(r.IdempotencyKey)); err != nil {
+	if err := w.room(ctx, 8, 8*(idLen+32)+3*len(r.Account)+len(r.IdempotencyKey)); err != nil {
 		return err
 	}
 	keys := [][]byte{messageKey(r.ID), accountKey(r.Account, r.ID)}
@@ -126,10 +126,14 @@ func (w *writer) remove(ctx context.Context, r *message.Record) error {
 			keys = append(keys, key)
 		}
 	}
-	for _, key := range keys {
-		if err := w.delete(key); err != nil {
-			return err
-		}
+	for key := range stateKeys(r) {
+		keys = append(keys, []byte(key))
+	}
+	if err := w.deleteAll(keys); err != nil {
+		return err
+	}
+	if err := w.countDeleted(r); err != nil {
+		return err
 	}
 	return w.mark(r.ID.Node(), r.Seq, false, false)
 }

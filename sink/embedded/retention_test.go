@@ -61,10 +61,16 @@ func TestRetentionDeletesWhatIsOldAndNothingElse(t *testing.T) {
 		if len(blocks) > 0 {
 			want[prefixBlock] = len(blocks)
 		}
+		used := w.usage(now)
 		if err := w.retain(context.Background()); err != nil {
 			t.Fatalf("retain: %v", err)
 		}
-		if diff := cmp.Diff(want, w.keys()); diff != "" {
+		if diff := cmp.Diff(used, w.usage(now)); diff != "" {
+			t.Errorf("usage after retention (-want +got):\n%s", diff)
+		}
+		got := w.keys()
+		delete(got, prefixUsage) // what was deleted counts on: looked at above
+		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("keys (-want +got):\n%s", diff)
 		}
 		for _, r := range young {
@@ -81,6 +87,19 @@ func TestRetentionDeletesWhatIsOldAndNothingElse(t *testing.T) {
 		}
 		w.clear()
 	})
+}
+
+// usage counts what both accounts have had accepted in the days until now.
+func (w *world) usage(now time.Time) (all []message.UsageCount) {
+	w.t.Helper()
+	for _, account := range []string{"a", "ab"} {
+		counts, err := w.Usage(context.Background(), message.UsageQuery{Account: account, From: now.Add(-96 * time.Hour), To: now.Add(24 * time.Hour)})
+		if err != nil {
+			w.t.Fatalf("usage: %v", err)
+		}
+		all = append(all, counts...)
+	}
+	return all
 }
 
 // clear empties the tree for the next run.
@@ -169,7 +188,7 @@ func TestRetentionGoesOnWhenInsertsStop(t *testing.T) {
 	if err := w.retain(context.Background()); err != nil {
 		t.Errorf("retain: %v", err)
 	}
-	if diff := cmp.Diff(map[byte]int{'x': 1}, w.keys()); diff != "" {
+	if diff := cmp.Diff(map[byte]int{'x': 1, prefixUsage: 1}, w.keys()); diff != "" {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
 	w.setFree(40 << 20)

@@ -29,6 +29,7 @@ const retryDuty = time.Minute
 func (s *Store) Run(ctx context.Context) error {
 	retention := duty{what: "delete old messages", every: retentionInterval, do: s.retain}
 	scrub := duty{what: "look for lost messages", every: scrubInterval, do: s.scrub}
+	tidy := duty{what: "delete old counts and reports", every: tidyInterval, do: s.tidy}
 	watch := time.NewTicker(watchInterval)
 	defer watch.Stop()
 	for {
@@ -40,6 +41,7 @@ func (s *Store) Run(ctx context.Context) error {
 		}
 		s.perform(ctx, &retention)
 		s.perform(ctx, &scrub)
+		s.perform(ctx, &tidy)
 		select {
 		case <-ctx.Done():
 			return nil

@@ -65,7 +65,7 @@ func (s *Store) recount(ctx context.Context) error {
 				if there[k] == nil {
 					there[k] = new(block)
 				}
-				there[k].set(r.Seq, true, r.Status.Final())
+				there[k].set(r.Seq, true, r.Final())
 			}
 			return nil
 		})

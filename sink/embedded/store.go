@@ -31,6 +31,7 @@ const (
 	watchInterval     = time.Second
 	retentionInterval = time.Minute
 	scrubInterval     = 24 * time.Hour
+	tidyInterval      = time.Hour
 )
 
 // Store implements sink.Store on Badger.
@@ -45,6 +46,8 @@ type Store struct {
 	broken     atomic.Pointer[string] // what Badger said when it failed; nil: nothing
 	fails      chan struct{}          // closed with the first of it
 	miscounted atomic.Bool            // a block was damaged: Run recounts
+
+	early atomic.Bool // there may be reports of messages that are not known yet
 
 	full atomic.Bool // the disk had too little room when it was last looked at
 
@@ -111,6 +114,7 @@ func (s *Store) openTree() error {
 	if err := checkFormat(db); err != nil {
 		return errors.Join(fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err), db.Close())
 	}
+	s.early.Store(true) // until somebody has looked
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.db = db
@@ -132,9 +136,11 @@ func treeOptions(dir string, memTable int64, logger badger.Logger) badger.Option
 		WithLogger(logger)
 }
 
-// checkFormat refuses what a newer version wrote, and marks what is new.
+// checkFormat refuses what a newer version wrote, marks what is new, and brings
+// what an older version wrote up to date.
 func checkFormat(db *badger.DB) error {
-	return db.Update(func(txn *badger.Txn) error {
+	old := false
+	err := db.Update(func(txn *badger.Txn) error {
 		item, err := txn.Get(formatKey)
 		if errors.Is(err, badger.ErrKeyNotFound) {
 			return txn.Set(formatKey, []byte{formatVersion})
@@ -143,12 +149,20 @@ func checkFormat(db *badger.DB) error {
 			return err
 		}
 		return item.Value(func(v []byte) error {
+			if len(v) == 1 && v[0] == 1 {
+				old = true
+				return nil
+			}
 			if len(v) != 1 || v[0] != formatVersion {
 				return fmt.Errorf("format % x, this program knows %d", v, formatVersion)
 			}
 			return nil
 		})
 	})
+	if err != nil || !old {
+		return err
+	}
+	return upgrade(db)
 }
 
 // fail notes that Badger has failed. Nothing is written from then on.

@@ -313,7 +313,7 @@ func TestNewerFormat(t *testing.T) {
 	w := newWorld(t, nil)
 	w.edit(func(txn *badger.Txn) error { return txn.Set(formatKey, []byte{formatVersion + 1}) })
 	dir := w.crashImage()
-	if _, err := Open(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "format 02") {
+	if _, err := Open(Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "format 03") {
 		t.Errorf("open: error %v, want one about the format", err)
 	}
 }

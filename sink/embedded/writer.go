@@ -17,6 +17,8 @@ type writer struct {
 	db     *badger.DB
 	txn    *badger.Txn
 	blocks map[string]*block // changed in this transaction, by key
+	counts map[string]uint64 // of deleted messages, changed in this transaction, by key
+	before *badger.Txn       // how things stood when the turn began; may be nil
 
 	keys, bytes int // in this transaction, blocks left out
 }
@@ -48,7 +50,7 @@ func (s *Store) begin(ctx context.Context) (*writer, error) {
 
 func (w *writer) renew() {
 	w.txn = w.db.NewTransaction(true)
-	w.blocks = make(map[string]*block)
+	w.blocks, w.counts = make(map[string]*block), make(map[string]uint64)
 	w.keys, w.bytes = 0, 0
 }
 
@@ -70,7 +72,7 @@ func (w *writer) giveBack() {
 // one message's, all of which must be in one: it commits and begins another if
 // need be.
 func (w *writer) room(ctx context.Context, keys, bytes int) error {
-	blocks := len(w.blocks) + 1
+	blocks := len(w.blocks) + len(w.counts) + 1
 	count := float64(w.keys + keys + blocks)
 	size := float64(w.bytes + bytes + (w.keys+keys)*keyOverhead + blocks*blockCost)
 	if w.keys == 0 || blocks <= maxTxnBlocks && count < txnShare*float64(w.db.MaxBatchCount()) && size < txnShare*float64(w.db.MaxBatchSize()) {
@@ -129,6 +131,11 @@ func (w *writer) commit(ctx context.Context) error {
 		}
 		if err != nil {
 			return fmt.Errorf("write block: %w", err)
+		}
+	}
+	for key, n := range w.counts {
+		if err := w.txn.Set([]byte(key), appendCount([]byte(key), n)); err != nil {
+			return fmt.Errorf("write count: %w", err)
 		}
 	}
 	done := make(chan error, 1)

@@ -39,8 +39,8 @@ func (s *Store) Count(ctx context.Context, node uint16, from, to uint64) (sink.T
 	for next <= last {
 		var stored, done, looked, highest int64
 		err := s.do(ctx, "count", func(ctx context.Context, conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, `/* count */ SELECT count(DISTINCT seq), count(DISTINCT seq) FILTER (WHERE status = ANY($5)), count(*), coalesce(max(seq), 0)
-				FROM (SELECT seq, status FROM messages WHERE node = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4) page`,
+			return conn.QueryRow(ctx, `/* count */ SELECT count(DISTINCT seq), count(DISTINCT seq) FILTER (WHERE status = ANY($5) OR status = 'sent' AND error->>'code' = 'no_report'), count(*), coalesce(max(seq), 0)
+				FROM (SELECT seq, status, error FROM messages WHERE node = $1 AND seq BETWEEN $2 AND $3 ORDER BY seq LIMIT $4) page`,
 				int32(node), next, last, auditRows, final).Scan(&stored, &done, &looked, &highest)
 		})
 		if err != nil {

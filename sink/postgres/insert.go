@@ -82,6 +82,9 @@ func (s *Store) Insert(ctx context.Context, batch []message.Record) ([]sink.Resu
 	if err := s.readKnown(ctx, j); err != nil {
 		return nil, err
 	}
+	if err := s.hearEarly(ctx, j); err != nil {
+		return nil, err
+	}
 	for i := range batch { // repeats within the batch
 		if first := j.at[batch[i].ID]; first != i {
 			j.results[i] = sink.Result{Outcome: sink.Known, State: j.results[first].State}

@@ -72,6 +72,7 @@ var messageColumns = [...]columnSpec{
 	{"duplicate_of", "uuid", pgtype.UUIDOID, func(c *column, _ *message.Record, s *message.State) { c.id(s.DuplicateOf) }},
 	jsonColumn("error", func(c *column, _ *message.Record, s *message.State) { putFailure(c, s.Error) }),
 	jsonColumn("attempts", func(c *column, _ *message.Record, s *message.State) { putAttempts(c, s.Attempts) }),
+	{"requeue_of", "uuid", pgtype.UUIDOID, func(c *column, r *message.Record, _ *message.State) { c.id(r.RequeueOf) }},
 }
 
 // The forms of what stands as json in a column.
@@ -179,7 +180,7 @@ const (
 	stateColumns = "id, status, stored_at, scheduled_at, sent_at, delivered_at, read_at, failed_at, next_attempt_at, " +
 		"hold_reason, provider_id, duplicate_of, error, attempts"
 	recordColumns = stateColumns + ", seq, test, account, channel, priority, recipient, subject, body, html, template, " +
-		"client_ref, metadata, callback_url, idempotency_key, fingerprint, trace_parent, request_id, send_at, ttl_seconds"
+		"client_ref, metadata, callback_url, idempotency_key, fingerprint, trace_parent, request_id, send_at, ttl_seconds, requeue_of"
 )
 
 // stateScan receives the columns of a state.
@@ -239,9 +240,10 @@ func scanRecord(row pgx.CollectableRow) (message.Record, error) {
 		callback, key, traceparent, request zeronull.Text
 		sendAt                              zeronull.Timestamptz
 		ttl                                 zeronull.Int4
+		requeueOf                           zeronull.UUID
 	)
 	err := row.Scan(append(s.targets(), &seq, &r.Test, &r.Account, &channel, &priority, &to, &subject, &body, &html, &template,
-		&clientRef, &metadata, &callback, &key, &fingerprint, &traceparent, &request, &sendAt, &ttl)...)
+		&clientRef, &metadata, &callback, &key, &fingerprint, &traceparent, &request, &sendAt, &ttl, &requeueOf)...)
 	if err != nil {
 		return r, &answerError{err}
 	}
@@ -258,7 +260,7 @@ func scanRecord(row pgx.CollectableRow) (message.Record, error) {
 	r.To, r.Subject, r.Body, r.HTML = string(to), string(subject), string(body), string(html)
 	r.ClientRef, r.CallbackURL, r.IdempotencyKey = string(clientRef), string(callback), string(key)
 	r.TraceParent, r.RequestID = string(traceparent), string(request)
-	r.SendAt, r.TTL = time.Time(sendAt), time.Duration(ttl)*time.Second
+	r.SendAt, r.TTL, r.RequeueOf = time.Time(sendAt), time.Duration(ttl)*time.Second, message.ID(requeueOf)
 	copy(r.Fingerprint[:], fingerprint)
 	if err := readPayload(&r, template, metadata); err != nil {
 		return r, &answerError{err}

@@ -17,6 +17,9 @@ const (
 	// Dropping a partition locks the whole table for an instant. It does not wait
 	// longer than this behind a long query, because inserts would wait behind it.
 	dropWait = time.Second
+	// dropLimit bounds a drop, which first counts what it drops: nobody waits for
+	// it but a message that comes months late.
+	dropLimit = time.Hour
 	// retentionLock is the key of the advisory lock of who drops a partition. It
 	// is not the one of who makes some: those must not wait for a long look.
 	retentionLock = migrationLock + 1
@@ -28,7 +31,7 @@ func (s *Store) maintain(ctx context.Context) {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
 	for {
-		for _, duty := range []func(context.Context, time.Time) error{s.prepareDays, s.dropPartitions, s.dropClaims, s.dropSetAside} {
+		for _, duty := range []func(context.Context, time.Time) error{s.prepareDays, s.dropPartitions, s.dropClaims, s.dropSetAside, s.dropReports, s.dropUsage} {
 			if err := duty(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				s.logger.Warn("upkeep of the database fails", "error", err)
 			}
@@ -66,7 +69,7 @@ func (s *Store) dropPartitions(ctx context.Context, now time.Time) error {
 			continue
 		}
 		dropped := false
-		err := s.do(ctx, "drop partition "+d.table(), func(ctx context.Context, conn *pgx.Conn) (err error) {
+		err := s.doWithin(ctx, "drop partition "+d.table(), dropLimit, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			dropped, err = dropPartition(ctx, conn, d, cutoff)
 			return err
 		})
@@ -107,6 +110,9 @@ func dropPartition(ctx context.Context, conn *pgx.Conn, d day, cutoff time.Time)
 		var late bool
 		err = tx.QueryRow(ctx, "/* late rows */ SELECT EXISTS (SELECT FROM "+d.table()+" WHERE stored_at > $1)", cutoff).Scan(&late)
 		if err != nil || late {
+			return err
+		}
+		if err := keepUsage(ctx, tx, d); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, "/* drop partition */ DROP TABLE "+d.table())

@@ -34,6 +34,7 @@ type Store struct {
 
 	copySQL   string
 	insertSQL string
+	updateSQL string
 	careful   atomic.Int32 // batches that are still to go without COPY
 
 	tracer     *tracer
@@ -59,7 +60,7 @@ func New(cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("read migrations: %w", err)
 	}
 	s := &Store{cfg: cfg, logger: cfg.Logger, kick: make(chan struct{}, 1), steps: steps,
-		watchEvery: watchEvery, watchWithin: watchWithin, copySQL: copySQL(), insertSQL: insertSQL()}
+		watchEvery: watchEvery, watchWithin: watchWithin, copySQL: copySQL(), insertSQL: insertSQL(), updateSQL: updateSQL()}
 	s.metrics = newMetrics(cfg.Registerer, s.pool.Load)
 	s.jobs.New = func() any { return newJob() }
 	s.complaints.logger = cfg.Logger
@@ -96,6 +97,11 @@ const attempts = 4
 // do runs a call on a connection and gives its error the form that sink.Store
 // promises; a row's fault comes as a *refusal. op names the call in errors.
 func (s *Store) do(ctx context.Context, op string, call func(context.Context, *pgx.Conn) error) error {
+	return s.doWithin(ctx, op, s.cfg.StatementTimeout+5*time.Second, call)
+}
+
+// doWithin is do for a call that may take longer than a statement should.
+func (s *Store) doWithin(ctx context.Context, op string, limit time.Duration, call func(context.Context, *pgx.Conn) error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%s: %w", op, context.Cause(ctx))
 	}
@@ -104,7 +110,7 @@ func (s *Store) do(ctx context.Context, op string, call func(context.Context, *p
 	}
 	var err error
 	for range attempts {
-		if err = s.try(ctx, call); err == nil {
+		if err = s.try(ctx, limit, call); err == nil {
 			s.succeeded.Store(time.Now().UnixNano())
 			return nil
 		}
@@ -147,13 +153,13 @@ func (s *Store) judge(ctx context.Context, op string, err error) error {
 
 // try runs a call once. The server limits a statement by itself; the context's
 // later end is for a server that does not even answer.
-func (s *Store) try(ctx context.Context, call func(context.Context, *pgx.Conn) error) error {
+func (s *Store) try(ctx context.Context, limit time.Duration, call func(context.Context, *pgx.Conn) error) error {
 	conn, err := s.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Release()
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.StatementTimeout+5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err = call(ctx, conn.Conn())
 	if code(err) == "25006" {

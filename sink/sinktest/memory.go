@@ -27,6 +27,7 @@ type Memory struct {
 	records []message.Record
 	at      map[message.ID]int // index into records
 	claims  map[string]message.ID
+	early   []message.Report // of messages that are not known yet
 }
 
 // SetDown makes every call fail with a *sink.Down that says why, and Health
@@ -79,6 +80,8 @@ func (m *Memory) Insert(ctx context.Context, batch []message.Record) ([]sink.Res
 		}
 		results[i] = m.judgeLocked(r)
 		r.State = results[i].State
+		m.hearEarlyLocked(&r)
+		results[i].State = r.State
 		m.at[r.ID] = len(m.records)
 		m.records = append(m.records, r)
 	}
@@ -151,7 +154,7 @@ func (m *Memory) Count(ctx context.Context, node uint16, from, to uint64) (sink.
 	for _, r := range m.records {
 		if r.ID.Node() == node && from <= r.Seq && r.Seq <= to {
 			tally.Stored++
-			if r.Status.Final() {
+			if r.Final() {
 				tally.Final++
 			}
 		}

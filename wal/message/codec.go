@@ -44,6 +44,7 @@ const (
 	tagFingerprint
 	tagTraceParent
 	tagRequestID
+	tagRequeueOf
 )
 
 // The tags of a state's fields.
@@ -127,7 +128,11 @@ func (m *Message) Append(dst []byte) []byte {
 		dst = appendField(dst, tagFingerprint, m.Fingerprint[:])
 	}
 	dst = appendString(dst, tagTraceParent, m.TraceParent)
-	return appendString(dst, tagRequestID, m.RequestID)
+	dst = appendString(dst, tagRequestID, m.RequestID)
+	if !m.RequeueOf.IsZero() {
+		dst = appendField(dst, tagRequeueOf, m.RequeueOf[:])
+	}
+	return dst
 }
 
 // Decode reads what Append wrote. It copies: the message does not hold on to b.
@@ -210,6 +215,10 @@ func (m *Message) set(tag byte, v string) (err error) {
 		m.TraceParent = v
 	case tagRequestID:
 		m.RequestID = v
+	case tagRequeueOf:
+		if copy(m.RequeueOf[:], v) != len(m.RequeueOf) || len(v) != len(m.RequeueOf) {
+			err = errTruncated
+		}
 	default:
 		err = fmt.Errorf("unknown field %d: written by a newer version", tag)
 	}

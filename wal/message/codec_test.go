@@ -35,6 +35,7 @@ func drawMessage(t *rapid.T) Message {
 		ClientRef: text.Draw(t, "client ref"), CallbackURL: text.Draw(t, "callback"),
 		Metadata:       MetadataFrom(rapid.MapOfN(text, text, 0, 5).Draw(t, "metadata")),
 		IdempotencyKey: text.Draw(t, "key"), TraceParent: text.Draw(t, "trace"), RequestID: text.Draw(t, "request"),
+		RequeueOf: drawID(t, "requeue of"),
 	}
 	copy(m.Fingerprint[:], rapid.SliceOfN(rapid.Byte(), 0, 16).Draw(t, "fingerprint"))
 	if rapid.Bool().Draw(t, "templated") {

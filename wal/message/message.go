@@ -111,6 +111,7 @@ type Message struct {
 	Metadata    []Pair // sorted by key, keys unique
 	CallbackURL string
 
+	RequeueOf      ID // the failed message that this is a new try of; zero: of none
 	IdempotencyKey string
 	Fingerprint    Fingerprint // of the payload; zero without an IdempotencyKey
 	TraceParent    string      // W3C traceparent, as received
@@ -129,7 +130,7 @@ type Fingerprint [16]byte
 func (m *Message) PayloadFingerprint() Fingerprint {
 	payload := *m
 	payload.IdempotencyKey, payload.Fingerprint = "", Fingerprint{}
-	payload.TraceParent, payload.RequestID = "", ""
+	payload.TraceParent, payload.RequestID, payload.RequeueOf = "", "", ID{}
 	sum := sha256.Sum256(payload.Append(nil))
 	return Fingerprint(sum[:16])
 }
@@ -137,7 +138,7 @@ func (m *Message) PayloadFingerprint() Fingerprint {
 // SizeHint is about the size of the message's encoding in bytes, rather more
 // than less.
 func (m *Message) SizeHint() int {
-	n := 64 + len(m.Account) + len(m.To) + len(m.Subject) + len(m.Body) + len(m.HTML) + len(m.ClientRef) +
+	n := 88 + len(m.Account) + len(m.To) + len(m.Subject) + len(m.Body) + len(m.HTML) + len(m.ClientRef) +
 		len(m.CallbackURL) + len(m.IdempotencyKey) + len(m.TraceParent) + len(m.RequestID)
 	for _, p := range m.Metadata {
 		n += 6 + len(p.Key) + len(p.Value)

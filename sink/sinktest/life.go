@@ -1,0 +1,393 @@
+package sinktest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"forebay/sink"
+	"forebay/wal/message"
+)
+
+// mail is a message of the account that goes somewhere.
+func mail(account string) message.Message {
+	m := plain(account)
+	m.Channel, m.To = message.ChannelWhatsApp, "+4915112345678"
+	return m
+}
+
+// update updates a batch that must not fail.
+func (s *suite) update(t tb, batch ...message.Record) []message.State {
+	t.Helper()
+	states, err := s.store.Update(context.Background(), batch)
+	if err != nil {
+		t.Fatalf("update %d records: %v", len(batch), err)
+	}
+	if len(states) != len(batch) {
+		t.Fatalf("update %d records: %d states", len(batch), len(states))
+	}
+	return states
+}
+
+// report brings reports that must not fail, and returns the changed records by id.
+func (s *suite) report(t tb, reports ...message.Report) map[message.ID]message.Record {
+	t.Helper()
+	records, err := s.store.Report(context.Background(), reports)
+	if err != nil {
+		t.Fatalf("report: %v", err)
+	}
+	changed := make(map[message.ID]message.Record)
+	for _, r := range records {
+		if _, twice := changed[r.ID]; twice {
+			t.Errorf("report names %s twice", r.ID)
+		}
+		changed[r.ID] = r
+	}
+	return changed
+}
+
+func at(ms int64) time.Time { return time.UnixMilli(1_700_000_000_000 + ms).UTC() }
+
+// sentState is what we write when the provider has taken a message.
+func sentState(provider string) message.State {
+	return message.State{Status: message.Sent, SentAt: at(10), ProviderID: provider,
+		Attempts: []message.Attempt{{N: 1, At: at(5), Outcome: "sent", ChannelCode: "200", Duration: 1500 * time.Microsecond}}}
+}
+
+// testUpdate: states are merged; what is not there is named; a repeat and an
+// older state change nothing; the message itself is untouched.
+func (s *suite) testUpdate(t *testing.T) {
+	n, account := s.node(), s.account()
+	a, b, unknown := n.accept(mail(account)), n.accept(mail(account)), n.accept(mail(account))
+	for i, res := range s.insert(t, a, b) {
+		[]*message.Record{&a, &b}[i].State = res.State
+	}
+	up := func(r message.Record, state message.State) message.Record { r.State = state; return r }
+	retry := message.State{Status: message.Queued, NextAttemptAt: at(1000), HoldReason: "retry",
+		Error:    &message.Failure{Code: "unavailable", Category: "provider", Retryable: true, ChannelCode: "503"},
+		Attempts: []message.Attempt{{N: 1, At: at(1), Outcome: "transient"}}}
+	want := a.State.Merge(message.State{Status: message.Sending}).Merge(retry)
+	got := s.update(t, up(a, message.State{Status: message.Sending}), up(unknown, retry), up(a, retry))
+	equal(t, "states", got, []message.State{want, {}, want})
+	equal(t, "record", s.get(t, account, a.ID), up(a, want))
+	equal(t, "record beside", s.get(t, account, b.ID), b)
+
+	done := sentState("wamid." + account)
+	done.Attempts = append(slices.Clone(retry.Attempts), done.Attempts...)
+	want = want.Merge(done)
+	for range 2 {
+		equal(t, "states", s.update(t, up(a, done), up(b, message.State{Status: message.Canceled})),
+			[]message.State{want, b.Merge(message.State{Status: message.Canceled})})
+	}
+	equal(t, "an older state", s.update(t, up(a, retry), up(b, sentState("late"))), []message.State{want, b.Merge(message.State{Status: message.Canceled}).Merge(sentState("late"))})
+	equal(t, "record", s.get(t, account, a.ID), up(a, want))
+	if got := s.update(t); len(got) != 0 {
+		t.Errorf("states of nothing: %v", got)
+	}
+	page, err := s.store.List(context.Background(), message.Query{Account: account, Status: message.Sent, Limit: 10})
+	if err != nil {
+		t.Fatalf("list: %v", err)
+	}
+	equal(t, "page of the sent", page, message.Page{Records: []message.Record{up(a, want)}})
+	tally, err := s.store.Count(context.Background(), n.number, 1, 3)
+	if err != nil {
+		t.Fatalf("count: %v", err)
+	}
+	equal(t, "tally", tally, sink.Tally{Stored: 2, Final: 1})
+}
+
+// testReports: by the provider's id or by ours, of this channel, in any order.
+func (s *suite) testReports(t *testing.T) {
+	n, account := s.node(), s.account()
+	var batch []message.Record
+	for i := range 4 {
+		r := n.accept(mail(account))
+		s.insert(t, r)
+		r.State = sentState(fmt.Sprint("wamid ", account, " ", i))
+		batch = append(batch, r)
+	}
+	// One's provider id is another's in another channel.
+	foreign := n.accept(mail(account))
+	foreign.Channel = message.ChannelEmail
+	s.insert(t, foreign)
+	foreign.State = sentState(batch[0].ProviderID)
+	for i, state := range s.update(t, append(slices.Clone(batch), foreign)...) {
+		if i < len(batch) {
+			batch[i].State = state
+		}
+	}
+	said := func(i int, status message.Status, ms int64) message.Report {
+		r := message.Report{Channel: message.ChannelWhatsApp, ProviderID: batch[i].ProviderID, Status: status, At: at(ms)}
+		if status == message.Undelivered {
+			r.Failure = &message.Failure{Code: "undeliverable", Category: "recipient", ChannelCode: "131026", Message: "not on WhatsApp"}
+		}
+		return r
+	}
+	byID := said(3, message.Delivered, 30)
+	byID.ProviderID, byID.ID = "", batch[3].ID
+	reports := []message.Report{said(0, message.Read, 40), said(1, message.Undelivered, 30), said(0, message.Delivered, 30),
+		said(0, message.Read, 40), byID, {Channel: message.ChannelWhatsApp, Status: message.Delivered}, {ProviderID: batch[2].ProviderID, Status: message.Read}}
+	changed := s.report(t, reports...)
+	if len(changed) != 3 {
+		t.Errorf("%d records changed, want 3", len(changed))
+	}
+	for i, want := range []message.Status{message.Read, message.Undelivered, message.Sent, message.Delivered} {
+		got := s.get(t, account, batch[i].ID)
+		if got.Status != want {
+			t.Errorf("message %d is %v, want %v", i, got.Status, want)
+		}
+		if c, ok := changed[got.ID]; ok {
+			equal(t, "what changed", c, got)
+		}
+	}
+	if got := s.get(t, account, batch[0].ID); !got.DeliveredAt.Equal(at(30)) || !got.ReadAt.Equal(at(40)) || !got.SentAt.Equal(at(10)) {
+		t.Errorf("times of the read one: sent %v, delivered %v, read %v", got.SentAt, got.DeliveredAt, got.ReadAt)
+	}
+	if got := s.get(t, account, batch[1].ID); got.Error == nil || got.Error.ChannelCode != "131026" || !got.FailedAt.Equal(at(30)) {
+		t.Errorf("the undelivered one failed at %v for %+v", got.FailedAt, got.Error)
+	}
+	if got := s.get(t, account, foreign.ID); got.Status != message.Sent {
+		t.Errorf("a report of another channel made it %v", got.Status)
+	}
+	if again := s.report(t, reports...); len(again) != 0 {
+		t.Errorf("repeated reports changed %d records", len(again))
+	}
+}
+
+// testEarlyReports: what is reported before the message is known, or before the
+// provider's id is, is merged when that comes, with Update and with Insert.
+func (s *suite) testEarlyReports(t *testing.T) {
+	n, account := s.node(), s.account()
+	stored, late, byID := n.accept(mail(account)), n.accept(mail(account)), n.accept(mail(account))
+	s.insert(t, stored)
+	report := func(provider string, status message.Status, ms int64) message.Report {
+		return message.Report{Channel: message.ChannelWhatsApp, ProviderID: provider, Status: status, At: at(ms)}
+	}
+	first, second, third := "early 1 "+account, "early 2 "+account, "early 3 "+account
+	ours := report(third, message.Delivered, 30)
+	ours.ID = byID.ID
+	for range 2 { // and repeated
+		changed := s.report(t, report(first, message.Read, 40), report(second, message.Delivered, 30), report(first, message.Delivered, 30), ours)
+		if len(changed) != 0 {
+			t.Errorf("reports of unknown messages changed %d records", len(changed))
+		}
+	}
+	stored.State = sentState(first)
+	if got := s.update(t, stored)[0]; got.Status != message.Read || !got.DeliveredAt.Equal(at(30)) {
+		t.Errorf("the update came to %v, delivered %v, want read and delivered at %v", got.Status, got.DeliveredAt, at(30))
+	}
+	late.State, byID.State = sentState(second), sentState("")
+	results := s.insert(t, late, byID)
+	for i, r := range []message.Record{late, byID} {
+		if got := results[i].State.Status; got != message.Delivered {
+			t.Errorf("insert %d came to %v, want delivered", i, got)
+		}
+		equal(t, "state", s.get(t, account, r.ID).State, results[i].State)
+	}
+	if got := s.get(t, account, byID.ID).ProviderID; got != third {
+		t.Errorf("the provider's id = %q, want the one that the report gave, %q", got, third)
+	}
+	// They are used up, and harm nobody who gets the same id later.
+	again := n.accept(mail(account))
+	s.insert(t, again)
+	again.State = sentState(second)
+	if got := s.update(t, again)[0]; got.Status != message.Sent {
+		t.Errorf("another message with the id came to %v, want sent", got.Status)
+	}
+}
+
+// testReportsRace: a report and the record of its sending that come at the same
+// time both count, whichever is first.
+func (s *suite) testReportsRace(t *testing.T) {
+	n, account := s.node(), s.account()
+	const messages = 24
+	var batch []message.Record
+	for range messages {
+		batch = append(batch, n.accept(mail(account)))
+	}
+	s.insert(t, batch...)
+	var wg sync.WaitGroup
+	for i := range batch {
+		batch[i].State = sentState(fmt.Sprint("race ", account, i))
+		provider := batch[i].ProviderID
+		wg.Go(func() {
+			if _, err := s.store.Update(context.Background(), batch[i:i+1]); err != nil {
+				t.Errorf("update: %v", err)
+			}
+		})
+		wg.Go(func() {
+			report := message.Report{Channel: message.ChannelWhatsApp, ProviderID: provider, Status: message.Delivered, At: at(30)}
+			if _, err := s.store.Report(context.Background(), []message.Report{report}); err != nil {
+				t.Errorf("report: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, r := range batch {
+		if got := s.get(t, account, r.ID); got.Status != message.Delivered || len(got.Attempts) != 1 {
+			t.Errorf("%s is %v with %d attempts, want delivered with 1", r.ID, got.Status, len(got.Attempts))
+		}
+	}
+}
+
+// testUnreported: what was sent long ago becomes final, in batches, and only that.
+func (s *suite) testUnreported(t *testing.T) {
+	n, account := s.node(), s.account()
+	var batch []message.Record
+	for i := range 7 {
+		r := n.accept(mail(account))
+		r.State = sentState(fmt.Sprint("unreported ", account, i))
+		r.SentAt = time.UnixMilli(int64(1000 + i)).UTC() // before all other tests' messages
+		batch = append(batch, r)
+	}
+	s.insert(t, batch...)
+	s.report(t, message.Report{Channel: message.ChannelWhatsApp, ProviderID: batch[0].ProviderID, Status: message.Delivered, At: at(0)})
+	var given []message.ID
+	for n := 1; n > 0; {
+		records, err := s.store.Unreported(context.Background(), time.UnixMilli(1005).UTC(), 3)
+		if err != nil {
+			t.Fatalf("unreported: %v", err)
+		}
+		if n = len(records); n > 3 {
+			t.Errorf("%d records, want 3 at most", n)
+		}
+		for _, r := range records {
+			if r.Account != account {
+				continue // of a test before this one
+			}
+			given = append(given, r.ID)
+			equal(t, "record", s.get(t, account, r.ID), r)
+			if r.Status != message.Sent || r.Error == nil || r.Error.Code != message.CodeNoReport || !r.Final() {
+				t.Errorf("%s is %v with %+v, want sent for good with %s", r.ID, r.Status, r.Error, message.CodeNoReport)
+			}
+		}
+	}
+	want := []message.ID{batch[1].ID, batch[2].ID, batch[3].ID, batch[4].ID}
+	slices.SortFunc(given, message.ID.Compare)
+	equal(t, "given up", given, want)
+	tally, err := s.store.Count(context.Background(), n.number, 1, n.seq)
+	if err != nil {
+		t.Fatalf("count: %v", err)
+	}
+	equal(t, "tally", tally, sink.Tally{Stored: 7, Final: 5})
+	s.report(t, message.Report{Channel: message.ChannelWhatsApp, ProviderID: batch[1].ProviderID, Status: message.Delivered, At: at(0)})
+	if got := s.get(t, account, batch[1].ID); got.Status != message.Delivered || got.Error != nil {
+		t.Errorf("a late report made it %v with %+v, want delivered", got.Status, got.Error)
+	}
+}
+
+// testUsage: messages count on their day (UTC), by what has become of them.
+func (s *suite) testUsage(t *testing.T) {
+	n, account, other := s.node(), s.account(), s.account()
+	midnight := time.Now().UTC().Truncate(24 * time.Hour)
+	n.ms = uint64(midnight.Add(-24*time.Hour - time.Second).UnixMilli())
+	var records []message.Record
+	for i := range 60 {
+		m := mail([]string{account, account, other}[i%3])
+		if i%4 == 0 {
+			m = plain(m.Account)
+		}
+		m.Test = i%7 == 0
+		records = append(records, n.accept(m))
+		n.wait(50 * time.Millisecond)
+		if i == 40 {
+			n.wait(23*time.Hour + 59*time.Minute + 57*time.Second)
+		}
+	}
+	for i, res := range s.insert(t, records...) {
+		records[i].State = res.State
+	}
+	sent := slices.Clone(records[10:30])
+	for i := range sent {
+		sent[i].State = sentState("")
+		if i%3 == 0 {
+			sent[i].State = message.State{Status: message.Failed, FailedAt: at(1)}
+		}
+	}
+	for i, state := range s.update(t, sent...) {
+		records[10+i].State = state
+	}
+	for _, q := range []message.UsageQuery{{From: midnight.Add(-72 * time.Hour), To: midnight.Add(24 * time.Hour)},
+		{From: midnight.Add(-24 * time.Hour), To: midnight}, {From: midnight.Add(24 * time.Hour), To: midnight.Add(48 * time.Hour)}} {
+		for _, q.Account = range []string{account, other, "nobody"} {
+			got, err := s.store.Usage(context.Background(), q)
+			if err != nil {
+				t.Fatalf("usage: %v", err)
+			}
+			equal(t, fmt.Sprintf("usage %+v", q), got, usageOf(records, q))
+		}
+	}
+}
+
+// testLifeModel drives the store and Memory with the same updates and reports, in
+// any order, and wants the same of both; and no transition that is forbidden.
+func (s *suite) testLifeModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n, account := s.node(), s.account()
+		model := &Memory{}
+		var all []message.Record
+		for range 4 {
+			all = append(all, n.accept(mail(account)))
+		}
+		some := rapid.SampledFrom(all)
+		provider := rapid.SampledFrom([]string{"", account + "p", account + "q"})
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			before, _ := model.List(context.Background(), message.Query{Limit: 10})
+			switch rapid.IntRange(0, 2).Draw(t, "step") {
+			case 0:
+				r := some.Draw(t, "insert")
+				if rapid.Bool().Draw(t, "sent already") {
+					r.State = sentState(account + "of" + r.ID.String())
+				}
+				got := s.insert(t, r)[0]
+				want, _ := model.Insert(context.Background(), []message.Record{r})
+				if got.Outcome != want[0].Outcome || got.State.Status != want[0].State.Status {
+					t.Fatalf("insert: %v %v, want %v %v", got.Outcome, got.State.Status, want[0].Outcome, want[0].State.Status)
+				}
+			case 1:
+				r := some.Draw(t, "update")
+				r.State = progress().Draw(t, "state")
+				r.ProviderID = provider.Draw(t, "provider id")
+				if slices.ContainsFunc(before.Records, func(b message.Record) bool { return b.ID != r.ID && b.ProviderID == r.ProviderID }) {
+					r.ProviderID = "" // two messages with one are no provider's doing
+				}
+				got := s.update(t, r)
+				want, _ := model.Update(context.Background(), []message.Record{r})
+				got[0].StoredAt, want[0].StoredAt = time.Time{}, time.Time{}
+				equal(t, "update", got, want)
+			case 2:
+				r := message.Report{Channel: message.ChannelWhatsApp, ProviderID: provider.Draw(t, "provider id"), At: at(rapid.Int64Range(1, 9).Draw(t, "at")),
+					Status: rapid.SampledFrom([]message.Status{message.Sent, message.Delivered, message.Read, message.Undelivered}).Draw(t, "status")}
+				if rapid.Bool().Draw(t, "names ours") {
+					r.ProviderID, r.ID = "", some.Draw(t, "of").ID
+				}
+				got := s.report(t, r)
+				want, _ := model.Report(context.Background(), []message.Report{r})
+				for _, w := range want {
+					g := got[w.ID]
+					g.StoredAt, w.StoredAt = time.Time{}, time.Time{}
+					equal(t, "changed", g, w)
+					delete(got, w.ID)
+				}
+				if len(got) > 0 {
+					t.Fatalf("%d records too many changed", len(got))
+				}
+			}
+			for _, b := range before.Records {
+				if now := s.get(t, account, b.ID); now.Status != b.Status && !b.Status.CanReach(now.Status) {
+					t.Fatalf("%v became %v", b.Status, now.Status)
+				}
+			}
+		}
+		for _, want := range model.Records() {
+			got := s.get(t, account, want.ID)
+			got.StoredAt, want.StoredAt = time.Time{}, time.Time{}
+			equal(t, "record at the end", got, want)
+		}
+	})
+}
