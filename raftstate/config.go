@@ -31,6 +31,9 @@ type Config struct {
 	// Breakers are the settings of all circuit breakers, proposed like Plans.
 	// Zero means breaker.DefaultSettings.
 	Breakers breaker.Settings
+	// Window is the window of all limits, proposed like Plans; 0: whatever the
+	// group has.
+	Window time.Duration
 
 	// Cluster is how this node reaches others.
 	Cluster ClusterConfig

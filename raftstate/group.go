@@ -59,6 +59,8 @@ type Group struct {
 	dead     chan struct{} // closed before Config.Fatal is called
 	deathErr error         // what Fatal is called with; read after dead
 
+	leases leases
+
 	waits sync.WaitGroup // goroutines that wait for raft's futures
 
 	closeMu sync.RWMutex // held for reading where waits grows
@@ -73,7 +75,7 @@ func Open(cfg Config) (*Group, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	g := &Group{cfg: cfg, log: cfg.Logger, peers: newPeers(), ready: make(chan struct{}), dead: make(chan struct{})}
+	g := &Group{cfg: cfg, log: cfg.Logger, peers: newPeers(), leases: newLeases(), ready: make(chan struct{}), dead: make(chan struct{})}
 	g.metrics = newMetrics(cfg.Registerer)
 	var once sync.Once
 	end := func(err error) {
@@ -108,6 +110,7 @@ func (g *Group) openPort() (err error) {
 	}
 	g.calls = newCalls(g.cfg.NodeID, g.port)
 	g.calls.handle(callPropose, g.answerPropose)
+	g.calls.handle(callLease, g.answerLease)
 	g.calls.handle(callPing, g.answerPing)
 	return nil
 }
@@ -269,6 +272,7 @@ func (g *Group) Run(ctx context.Context) error {
 	if g.port != nil {
 		watching.Go(func() { g.keepInTouch(ctx) })
 	}
+	watching.Go(func() { g.runLeases(ctx) })
 	defer watching.Wait()
 
 	var again <-chan time.Time
@@ -323,6 +327,9 @@ func (g *Group) lead(ctx context.Context) error {
 	}
 	if err := g.setBreakers(ctx, g.cfg.Breakers); err != nil {
 		return fmt.Errorf("set breakers: %w", err)
+	}
+	if err := g.SetWindow(ctx, g.cfg.Window); err != nil {
+		return err
 	}
 	g.metrics.leader.Set(1)
 	g.log.Info("raft: this node leads", "term", term)

@@ -401,10 +401,12 @@ forebay_raft_commands_total{kind="create_account"} 2
 forebay_raft_commands_total{kind="create_key"} 2
 forebay_raft_commands_total{kind="delete_account"} 0
 forebay_raft_commands_total{kind="drop_member"} 0
+forebay_raft_commands_total{kind="lease"} 0
 forebay_raft_commands_total{kind="revoke_key"} 0
 forebay_raft_commands_total{kind="set_member"} 0
 forebay_raft_commands_total{kind="set_plans"} 1
 forebay_raft_commands_total{kind="update_account"} 0
+forebay_raft_commands_total{kind="window"} 0
 # HELP forebay_raft_leader 1 while this node leads the group, else 0.
 # TYPE forebay_raft_leader gauge
 forebay_raft_leader 1

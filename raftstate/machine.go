@@ -25,6 +25,7 @@ type machine struct {
 	accounts *accountsPart
 	breakers *breakersPart
 	members  *membersPart
+	limits   *limitsPart
 	answers  *answers
 	stamp    uint64 // the highest of any command, cluster time in ms
 	// broken is why the machine has stopped; the entry that broke it and all
@@ -45,6 +46,8 @@ func newMachine(fatal func(error), m *metrics) *machine {
 		members: newMembersPart()}
 	f.add(f.accounts)
 	f.add(f.members)
+	f.limits = newLimitsPart(f.accounts)
+	f.add(f.limits)
 	return f
 }
 

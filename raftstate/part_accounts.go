@@ -14,12 +14,13 @@ import (
 type accountsPart struct {
 	*account.State
 	directory atomic.Pointer[directory]
+	changed   func(account string) // told when an account may have another plan
 }
 
 var _ part = (*accountsPart)(nil)
 
 func newAccountsPart() *accountsPart {
-	p := &accountsPart{}
+	p := &accountsPart{changed: func(string) {}}
 	p.become(account.NewState())
 	return p
 }
@@ -46,7 +47,20 @@ func (p *accountsPart) apply(kind uint8, body []byte, _ uint64) (any, error) {
 	}
 	result := p.State.Apply(cmd)
 	p.directory.Load().follow(p.State, cmd, result)
+	p.tell(cmd)
 	return result, nil
+}
+
+// tell passes on whose plan may have changed.
+func (p *accountsPart) tell(cmd account.Command) {
+	switch cmd := cmd.(type) {
+	case account.UpdateAccount:
+		p.changed(cmd.ID)
+	case account.SetPlans:
+		for id := range p.directory.Load().holders {
+			p.changed(id)
+		}
+	}
 }
 
 func (p *accountsPart) remembers(uint8) bool { return true }
