@@ -1,0 +1,51 @@
+// The live picture: one status a second over server-sent events. The browser
+// connects again by itself after a cut; what it does not notice (a machine that
+// is simply gone) the clock here does.
+
+const lateAfter = 3500;  // ms without a picture: it may just be slow
+const goneAfter = 8000;  // ms without a picture: nobody answers; the slow feed under pressure comes each 5 s
+const renewAfter = 15000;
+
+/** Feed calls onStatus with each picture and onLink with "live", "late" or "gone". */
+export class Feed {
+  constructor({ onStatus, onLink, onOpen }) {
+    Object.assign(this, { onStatus, onLink, onOpen, link: "", last: 0, opened: Date.now() });
+    this.connect();
+    this.timer = setInterval(() => this.look(), 500);
+    addEventListener("online", () => this.connect());
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.look(); });
+  }
+
+  connect() {
+    this.source?.close();
+    this.opened = Date.now();
+    this.source = new EventSource("/events");
+    this.source.addEventListener("open", () => this.onOpen());
+    this.source.addEventListener("error", () => {
+      // A refused connection is not the same as a slow one: nobody is there.
+      this.tell("gone");
+      // Closed for good (an answer that was no stream): the browser would not try again.
+      if (this.source.readyState === EventSource.CLOSED) this.opened = Math.min(this.opened, Date.now() - renewAfter + 2000);
+    });
+    this.source.addEventListener("message", (event) => {
+      let status;
+      try { status = JSON.parse(event.data); } catch { return; }
+      this.last = Date.now();
+      this.tell("live");
+      this.onStatus(status);
+    });
+  }
+
+  /** age of the picture in seconds; undefined before the first one. */
+  get age() { return this.last ? (Date.now() - this.last) / 1000 : undefined; }
+
+  look() {
+    const silent = Date.now() - (this.last || this.opened);
+    if (silent > goneAfter) this.tell("gone");
+    else if (silent > lateAfter && this.link === "live") this.tell("late");
+    else this.tell(this.link || "late");
+    if (silent > renewAfter && Date.now() - this.opened > renewAfter) this.connect();
+  }
+
+  tell(link) { this.link = link; this.onLink(link, this.age); }
+}
