@@ -12,10 +12,13 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 PG_BIN := $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb 2>/dev/null)
 # What the tests need and Go does not bring: a database, and what makes a sync
-# fail and a small disk for a test. Only what is missing is installed.
+# fail and a small disk for a test, a browser for the status page, and promtool,
+# which comes with Prometheus. Only what is missing is installed.
 MISSING := $(if $(strip $(PG_BIN)),,postgresql) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v strace),,strace) \
-	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4),,e2fsprogs)
+	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4),,e2fsprogs) \
+	$(if $(shell command -v chromium),,chromium) \
+	$(if $(shell command -v promtool),,prometheus)
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test crash race bench lint fuzz clean deps
@@ -57,7 +60,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 clean: ## remove what was built; the data under ./data stays
 	@rm -rf bin dist
 
-deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs), if it is missing
+deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs, Chromium, promtool), if it is missing
 ifneq ($(strip $(MISSING)),)
 	@set -e; as=; \
 	if [ "$$(id -u)" -ne 0 ]; then \

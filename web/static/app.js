@@ -16,10 +16,10 @@ let link = "late", age, spoken;
 const admin = new Admin(() => draw());
 const perSecond = (v, axis) => brief(v) + (axis ? "" : "/s");
 const charts = [
-  new Chart({ title: "Messages", format: perSecond, series: [{ column: "refused_rate", name: "refused", colour: "bad" }, { column: "stored_rate", name: "stored", colour: "normal" }, { column: "accepted_rate", name: "accepted", colour: "water", area: true }] }),
-  new Chart({ title: "Time to a durable answer", format: (v) => (v === 0 ? "0" : took(v)), floor: 0.004, series: [{ column: "p99", name: "p99", colour: "critical" }, { column: "p50", name: "p50", colour: "water", area: true }] }),
+  new Chart({ title: "Messages", format: perSecond, series: [{ column: "accepted_rate", name: "accepted", colour: "water", area: true }, { column: "stored_rate", name: "stored", colour: "normal" }, { column: "refused_rate", name: "refused", colour: "bad" }] }),
+  new Chart({ title: "Time to a durable answer", format: (v) => (v === 0 ? "0" : took(v)), floor: 0.004, series: [{ column: "p50", name: "p50", colour: "water", area: true }, { column: "p99", name: "p99", colour: "critical" }] }),
   new Chart({ title: "Waiting in the log", format: (v) => brief(v), stacked: true, series: ["critical", "high", "normal", "low"].map((l) => ({ column: "backlog_" + l, name: l, colour: l, area: true })) }),
-  new Chart({ title: "Pressure and memory", format: (v) => percent(v), floor: 0.2, series: [{ column: "memory", name: "memory", colour: "normal" }, { column: "pressure", name: "highest signal", colour: "water", area: true }] }),
+  new Chart({ title: "Pressure and memory", format: (v) => percent(v), floor: 0.2, series: [{ column: "pressure", name: "highest signal", colour: "water", area: true }, { column: "memory", name: "memory", colour: "normal" }] }),
 ];
 $("charts").append(...charts.map((c) => c.node));
 
@@ -61,6 +61,7 @@ function drawVerdict() {
   say($("verdict"), v.title);
   withCode($("verdict-more"), v.more);
   withCode($("verdict-do-text"), v.todo);
+  say($("verdict-do-title"), v.label ?? "What to do");
   mark($("verdict-do"), "hidden", !v.todo);
   // A screen reader is told when the sentence changes, not each second with every figure.
   if (v.title !== spoken) { spoken = v.title; say($("spoken"), v.title + (v.todo ? " What to do: " + v.todo.replaceAll("`", "") : "")); }

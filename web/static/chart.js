@@ -19,7 +19,7 @@ export class Chart {
     });
     this.when = el("span", { class: "key" });
     this.plot = svg("svg", { class: "plot", tabindex: "0", role: "img" });
-    this.node = el("figure", { class: "chart" }, el("figcaption", {}, el("h3", {}, title), ...[...this.keys].reverse().map((k) => k.node), this.when), this.plot);
+    this.node = el("figure", { class: "chart" }, el("figcaption", {}, el("h3", {}, title), ...this.keys.map((k) => k.node), this.when), this.plot);
     this.plot.addEventListener("pointermove", (e) => this.point((e.clientX - this.plot.getBoundingClientRect().left - pad.left) / this.inner.w));
     this.plot.addEventListener("pointerleave", () => { this.at = null; this.draw(); });
     this.plot.addEventListener("blur", () => { this.at = null; this.draw(); });
@@ -88,6 +88,7 @@ export class Chart {
     const shapes = [];
     for (let i = this.series.length - 1; i >= 0; i--) {
       const s = this.series[i];
+      if (!points.some((p) => p.v[s.column] > 0)) continue; // a line along the floor says nothing
       for (const run of runs) {
         const line = run.map((p, n) => (n ? "L" : "M") + x(p.t).toFixed(1) + " " + y(value(p, i)).toFixed(1)).join("");
         if (s.area) {

@@ -1,14 +1,15 @@
 // What each part of the page shows of a picture.
 import { $, el, facts, list, mark, say, withCode } from "./dom.js";
 import { bytes, brief, count, moment, past, percent, plural, rate, sum, took } from "./words.js";
-import { alertTitle } from "./verdict.js";
+import { alertTitle, headOf } from "./verdict.js";
 
 const lanes = ["critical", "high", "normal", "low"];
 const severityClass = { critical: "bad", warning: "warn", notice: "" };
 const show = (id, there) => mark($(id), "hidden", !there);
 
+/** alerts lists those beside the one that the sentence at the top is about. */
 export function alerts(s) {
-  const all = s.alerts ?? [];
+  const all = (s.alerts ?? []).filter((a) => a !== headOf(s));
   show("alerts-section", all.length > 0);
   list($("alerts"), all, (a) => a.name + " " + (a.subject ?? ""), () =>
     el("li", { class: "alert new" }, el("span", { class: "tag" }), el("span", { class: "alert-name" }), el("span", { class: "alert-since" }), el("p"), el("p", { class: "do" })),
@@ -32,9 +33,9 @@ export function way(s) {
   say($("log-note"), waiting === 0 ? (s.log.parked > 0 ? `${count(s.log.parked)} parked for later` : "nothing waits") : `the oldest for ${took(s.log.oldest_age_seconds)}${s.log.backpressure ? "; backpressure is on" : ""}`);
   // The basin is full at the capacity of the window; a root makes small amounts visible.
   const fill = s.log.capacity ? Math.min(1, Math.sqrt(waiting / s.log.capacity)) : 0;
-  $("water-level").style.transform = `translateY(${(94 - 84 * fill).toFixed(1)}px)`;
+  $("water-level").style.transform = `translateY(${(98 - 88 * fill).toFixed(1)}px)`;
   say($("store-rate"), rate(s.store.rate));
-  say($("store-note"), s.store.up ? `a batch of ${count(s.store.batch_size)} in ${took(s.store.latency.p50)}` : "the database is down" + (s.store.down_since ? " for " + past(s.store.down_since, s.at) : ""));
+  say($("store-note"), s.store.up && s.store.batch_size === 0 ? "nothing yet" : s.store.up ? `a batch of ${count(s.store.batch_size)} in ${took(s.store.latency.p50)}` : "the database is down" + (s.store.down_since ? " for " + past(s.store.down_since, s.at) : ""));
   $("stop-store").classList.toggle("down", !s.store.up);
   const channels = s.channels ?? [];
   say($("out-rate"), rate(channels.reduce((n, c) => n + c.rate, 0)));
@@ -72,7 +73,7 @@ export function pressure(s) {
   const signals = s.pressure?.signals?.length ? s.pressure.signals : s.memory?.limit_bytes ? [{ name: "memory", value: s.memory.used_bytes / s.memory.limit_bytes }] : [];
   list($("signals"), signals, (g) => g.name, (g) => el("div", { class: "signal" }, el("span", {}, g.name), el("span", { class: "track" }, el("span")), el("b")), (e, g) => {
     const bar = e.children[1].firstElementChild;
-    bar.className = g.value >= 0.95 ? "c-bad" : g.value >= 0.7 ? "c-critical" : "c-water";
+    bar.className = g.value >= 0.95 ? "c-bad" : g.value >= 0.7 ? "c-warn" : "c-water";
     bar.style.transform = `scaleX(${Math.min(1, Math.max(0, g.value))})`;
     say(e.children[2], percent(g.value));
     mark(e, "title", g.detail);

@@ -1,5 +1,5 @@
 // One sentence: is it well, and if not, what is to be done.
-import { count, moment, plural, rate, sum, took } from "./words.js";
+import { count, moment, past, plural, rate, sum, took } from "./words.js";
 
 const signs = {
   ok: ["M32 2a30 30 0 1 0 0 60 30 30 0 0 0 0-60z", "M19 33l9 9 17-19"],
@@ -32,6 +32,9 @@ const headlines = {
 };
 export const alertTitle = (s, a) => (headlines[a.name]?.(s, a) ?? a.name.replaceAll("_", " ")).replace(/\.$/, "");
 
+/** headOf is the alert that the sentence is about: the worst, if it is more than a notice. */
+export const headOf = (s) => (s.draining ? undefined : (s.alerts ?? []).find((a) => a.severity !== "notice"));
+
 /** verdictOf returns {state, title, more, todo} for a picture, or for none. */
 export function verdictOf(s, link) {
   if (!s) {
@@ -48,19 +51,19 @@ export function verdictOf(s, link) {
   if (s.draining) {
     return { state: "warn", title: "Stopping in good order.", more: "New messages are refused; what was accepted is being brought to safety.", todo: "" };
   }
-  const worst = (s.alerts ?? []).find((a) => a.severity !== "notice");
+  const worst = headOf(s);
   if (worst) {
     const others = s.alerts.length - 1;
     return {
       state: worst.severity === "critical" ? "bad" : "warn", title: headlines[worst.name]?.(s, worst) ?? alertTitle(s, worst) + ".",
       more: [worst.summary, worst.name === "database_down" ? safe(s) : "", others > 0 ? plural(others, "more alert", "more alerts") + " below." : ""].filter(Boolean).join(" "),
-      todo: worst.what_to_do,
+      label: "What to do, after " + past(worst.since, s.at), todo: worst.what_to_do,
     };
   }
   if (s.health === "unready") return { state: "bad", title: "Submissions are refused.", more: "A part is not ready yet.", todo: "If it stays so: `forebay status`, and `journalctl -u forebay -n 50`." };
   if (s.intake.accepted_total === 0 && waiting(s) === 0) {
-    return { state: "ok", title: "Ready, and waiting for the first message.", more: "Everything is in place. Make an account and a key, and send something:",
-      todo: "`forebay account create acme --tier premium`, `forebay key create acme`, then `forebay send --channel store --body hello`." };
+    return { state: "ok", title: "Ready, and waiting for the first message.", more: "Everything is in place. Make an account and a key, and send something.",
+      label: "To begin", todo: "`forebay account create acme --tier premium`, `forebay key create acme`, then `forebay send --channel store --body hello`." };
   }
   return { state: "ok", title: "All is well.", more: flow(s), todo: "" };
 }
