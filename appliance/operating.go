@@ -17,6 +17,7 @@ func (a *Appliance) buildAdmin() (err error) {
 	a.admin, err = admin.New(admin.Config{
 		Accounts:  accountsAdapter{a.group},
 		Messages:  (*operatorMessages)(a),
+		Breakers:  (*operatorBreakers)(a),
 		Render:    func(r *message.Record) any { return httpapi.ViewOf(r) },
 		Audit:     a.audit,
 		Backup:    a.backup,
@@ -74,6 +75,11 @@ func (a *Appliance) readiness() admin.Readiness {
 	default:
 		check("raft", "ok", "")
 	}
+	breakers, open := a.breakerChecks()
+	r.Checks["breakers"] = admin.Check{Breakers: breakers}
+	if open && r.Status == admin.Ready {
+		r.Status = admin.Degraded
+	}
 	return r
 }
 
@@ -82,7 +88,7 @@ func (a *Appliance) publicReadiness(context.Context) httpapi.Readiness {
 	r := a.readiness()
 	public := httpapi.Readiness{Status: r.Status, Checks: map[string]any{}}
 	for name, c := range r.Checks {
-		public.Checks[name] = admin.Check{Status: c.Status}
+		public.Checks[name] = admin.Check{Status: c.Status, Breakers: c.Breakers}
 	}
 	return public
 }

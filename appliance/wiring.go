@@ -43,6 +43,7 @@ func (a *Appliance) openGroup() (err error) {
 		Dir:        a.path("raft"),
 		Cluster:    clusterOf(a.cfg.Cluster, a.beat),
 		Plans:      plansOf(a.cfg.RateLimiting.Tiers),
+		Breakers:   breakerSettings(a.cfg.CircuitBreaker),
 		Fatal:      a.die,
 		Logger:     a.logger.With("part", "raft"),
 		Registerer: a.registry,
@@ -92,6 +93,7 @@ func (a *Appliance) buildPipeline() (err error) {
 	a.pipeline, err = sink.NewPipeline(sink.Config{
 		Source:       a.log,
 		Store:        a.store,
+		Breakers:     a.storeBreakers(),
 		BatchSize:    a.cfg.Buffer.BatchSize,
 		BatchTimeout: a.cfg.Buffer.BatchTimeout,
 		Grace:        a.cfg.HTTP.ShutdownTimeout / 4,

@@ -6,15 +6,27 @@ import (
 	"time"
 )
 
+// DatabaseService is the name of the store's breaker.
+const DatabaseService = "database"
+
+// breakerPoll is how long a caller that the breaker holds back waits at most
+// before it asks again, should no change be told.
+const breakerPoll = time.Second
+
 // gate stands between the workers and a store that may be down. While the
 // store is up, all pass. When a call finds it down, the gate lets one caller in
 // at a time, each after a delay that grows with the failures in a row; as soon
 // as one gets through, it admits twice as many with every success, so that a
 // store that has just come back meets no stampede.
+//
+// The store's breaker, if there is one, is told of each call, and each call asks
+// it first: what it holds back waits here. It is shared by the cluster, so the
+// one caller that tries again is then the only one of all nodes.
 type gate struct {
-	workers int
-	backoff Backoff
-	random  func() uint64
+	workers  int
+	backoff  Backoff
+	random   func() uint64
+	breakers Breakers // nil: none
 
 	mu        sync.Mutex // guards what follows
 	inside    int
@@ -31,7 +43,17 @@ func newGate(workers int, backoff Backoff, random func() uint64) *gate {
 }
 
 // pass is the leave to make one call.
-type pass struct{ round uint64 }
+type pass struct {
+	round  uint64
+	permit Permit // of the breaker; nil: none was asked for
+}
+
+// tell tells the breaker how the call went.
+func (p pass) tell(v Verdict) {
+	if p.permit != nil {
+		p.permit.Done(v)
+	}
+}
 
 // enter waits until a call may be made, or ctx ends. It looks for room first:
 // whoever may pass at once does so even when ctx has ended.
@@ -41,32 +63,64 @@ func (g *gate) enter(ctx context.Context) (pass, error) {
 		wait := time.Until(g.notBefore)
 		room := g.inside < g.admitted
 		if room && wait <= 0 {
-			g.inside++
-			p := pass{g.round}
-			g.mu.Unlock()
-			return p, nil
+			p, ok := g.admitLocked()
+			if ok {
+				g.mu.Unlock()
+				return p, nil
+			}
+			wait = breakerPoll
 		}
 		changed := g.changed
 		g.mu.Unlock()
 
 		var due <-chan time.Time // nil: only a change can help
+		stop := func() bool { return true }
 		if room {
 			timer := time.NewTimer(wait)
-			defer timer.Stop()
-			due = timer.C
+			due, stop = timer.C, timer.Stop
 		}
 		select {
 		case <-ctx.Done():
+			stop()
 			return pass{}, context.Cause(ctx)
 		case <-changed:
 		case <-due:
 		}
+		stop()
 	}
+}
+
+func (g *gate) admitLocked() (pass, bool) {
+	p := pass{round: g.round}
+	if g.breakers != nil {
+		var ok bool
+		if p.permit, ok = g.breakers.Acquire(DatabaseService); !ok {
+			return pass{}, false
+		}
+	}
+	g.inside++
+	return p, true
+}
+
+// watch has those who wait ask again when the breaker lets calls through.
+func (g *gate) watch() (cancel func()) {
+	if g.breakers == nil {
+		return func() {}
+	}
+	return g.breakers.Subscribe(func(service string, callable bool) {
+		if service != DatabaseService || !callable {
+			return
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.changeLocked()
+	})
 }
 
 // leave ends a call that the store answered, be it with an error. It returns
 // for how long the store was down until now; 0: it was not.
-func (g *gate) leave(pass) (outage time.Duration) {
+func (g *gate) leave(p pass) (outage time.Duration) {
+	p.tell(Success)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.downSince.IsZero() {
@@ -89,7 +143,10 @@ func (g *gate) leaveDown(p pass) (news bool) {
 	}
 	// Calls that were under way together fail together: that is one failure,
 	// not as many as there are workers.
-	if p.round == g.round {
+	if p.round != g.round {
+		p.tell(Neutral)
+	} else {
+		p.tell(Failure)
 		g.round++
 		g.failures++
 		g.admitted = 1
@@ -100,7 +157,8 @@ func (g *gate) leaveDown(p pass) (news bool) {
 }
 
 // abandon ends a call that says nothing about the store.
-func (g *gate) abandon(pass) {
+func (g *gate) abandon(p pass) {
+	p.tell(Neutral)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.exitLocked()
@@ -108,6 +166,10 @@ func (g *gate) abandon(pass) {
 
 func (g *gate) exitLocked() {
 	g.inside--
+	g.changeLocked()
+}
+
+func (g *gate) changeLocked() {
 	close(g.changed)
 	g.changed = make(chan struct{})
 }

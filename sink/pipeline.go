@@ -36,6 +36,9 @@ type Config struct {
 	Source Source
 	Store  Store
 
+	// Breakers, if set, has the breaker of the store: see DatabaseService.
+	Breakers Breakers
+
 	Workers       int           // inserts under way at once; 1–256, default 4
 	BatchSize     int           // entries in a batch while there is no backlog; ≥ 1, default 1000
 	BatchTimeout  time.Duration // a batch that is not full leaves after this; > 0, default 100 ms
@@ -136,8 +139,9 @@ func NewPipeline(cfg Config) (*Pipeline, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
-	p := &Pipeline{cfg: cfg, log: cfg.Logger, metrics: m,
-		gate:   newGate(cfg.Workers, cfg.Retry, rand.Uint64),
+	g := newGate(cfg.Workers, cfg.Retry, rand.Uint64)
+	g.breakers = cfg.Breakers
+	p := &Pipeline{cfg: cfg, log: cfg.Logger, metrics: m, gate: g,
 		sizer:  newSizer(cfg.BatchSize, cfg.MaxBatch, cfg.TargetLatency),
 		taking: make(chan struct{}, 1)}
 	p.batchTimeout.Store(int64(cfg.BatchTimeout))
@@ -153,6 +157,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer stop(nil)
 	work, release := withGrace(taking, func() time.Duration { return time.Duration(p.grace.Load()) })
 	defer release()
+	defer p.gate.watch()()
 
 	var wg sync.WaitGroup
 	errs := make([]error, p.cfg.Workers)

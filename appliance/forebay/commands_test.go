@@ -20,7 +20,8 @@ const (
 		`"log":{"backlog":{"critical":1,"high":2,"normal":3,"low":4},"oldest_age_seconds":2,"disk_bytes":10485760,"append_latency":{"p50":0,"p90":0,"p99":0}},` +
 		`"store":{"kind":"postgres","up":false,"rate":0,"batch_size":0,"latency":{"p50":0,"p90":0,"p99":0},"down_since":"2026-11-23T13:20:00Z","detail":"connection refused"},` +
 		`"raft":{"role":"leader","term":2,"leader":1,"members":[{"node":1,"address":"local","role":"leader"}]},"config":{"version":1,"loaded_at":"2026-11-23T13:20:00Z"}}`
-	auditJSON = `{"node":1,"from":1,"to":10,"accepted":10,"stored":7,"final":7,"waiting":3,"missing":0}`
+	breakerJSON = `{"name":"webhook:a.example:443","state":"open","forced":"closed","forced_by":"olga","open_on":[2,3],"failures":5,"generation":7}`
+	auditJSON   = `{"node":1,"from":1,"to":10,"accepted":10,"stored":7,"final":7,"waiting":3,"missing":0}`
 )
 
 // What each command asks, and what it prints.
@@ -31,6 +32,7 @@ func TestAdminCommands(t *testing.T) {
 		"GET /accounts/acme/keys": `{"data":[` + keyJSON + `]}`, "DELETE /keys/k1": keyJSON, "GET /messages/x": messageJSON,
 		"GET /messages?account=acme&limit=5&status=stored": `{"data":[` + messageJSON + `],"has_more":true,"next_cursor":"c2"}`,
 		"GET /status": statusJSON, "GET /audit": auditJSON, "POST /drain": "",
+		"GET /breakers": `{"data":[` + breakerJSON + `]}`, "POST /breakers/webhook:a.example:443/close": breakerJSON,
 	})
 	for _, tc := range []struct{ args, asked, want string }{
 		{"account create acme --tier premium --name Acme", `POST /accounts {"id":"acme","tier":"premium","name":"Acme"}`, "acme  premium  suspended  2     2026-11-23 13:20:00  Acme �[31mred"},
@@ -47,6 +49,8 @@ func TestAdminCommands(t *testing.T) {
 		{"status", "GET /status", "critical 1, high 2, normal 3, low 4; oldest 2s; 10 MiB on disk"},
 		{"audit", "GET /audit", "missing   0"},
 		{"drain", "POST /drain", "draining"},
+		{"breaker list", "GET /breakers", "node 2, node 3  closed by olga"},
+		{"breaker close webhook:a.example:443", "POST /breakers/webhook:a.example:443/close", "webhook:a.example:443  open"},
 		{"key create acme --label ci", `POST /accounts/acme/keys {"label":"ci"}`, "fb_s3cret\n"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {

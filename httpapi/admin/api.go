@@ -111,8 +111,21 @@ type Readiness struct {
 // Check is one part's say in Readiness. Detail is for operators; it is left
 // out where the caller is not known to be one.
 type Check struct {
-	Status string `json:"status"` // ok, degraded, failed
+	Status string `json:"status,omitzero"` // ok, degraded, failed
 	Detail string `json:"detail,omitzero"`
+	// Breakers is the check "breakers", which has no status of its own: each
+	// breaker by its name; that of webhook is the worst of all hosts.
+	Breakers map[string]BreakerCheck `json:",embed"`
+}
+
+// BreakerCheck is one breaker in Readiness.
+type BreakerCheck struct {
+	State string `json:"state"` // closed, half-open, open
+}
+
+// BreakerList is the answer to GET /breakers, ascending by name.
+type BreakerList struct {
+	Data []BreakerStatus `json:"data"`
 }
 
 // The words of Readiness.Status.

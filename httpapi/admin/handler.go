@@ -35,11 +35,20 @@ type Messages interface {
 	List(ctx context.Context, q message.Query) (message.Page, error)
 }
 
+// Breakers are the circuit breakers of the group, as this node sees them.
+type Breakers interface {
+	Breakers() []BreakerStatus
+	// ForceBreaker puts one to open, closed or auto, in the name of who, and
+	// returns it as it then is. ErrNotFound: nothing is called by that name.
+	ForceBreaker(ctx context.Context, name, position, who string) (BreakerStatus, error)
+}
+
 // Config says what a Handler serves. All but Watching, Page,
 // Token, Logger and Registerer must be set.
 type Config struct {
 	Accounts Accounts
 	Messages Messages
+	Breakers Breakers
 	// Render gives the form in which a message is shown: httpapi.ViewOf.
 	Render func(*message.Record) any
 	// Audit counts what became of the messages accepted since then; zero: all.
@@ -67,7 +76,7 @@ func (c Config) Validate() error {
 		name    string
 		missing bool
 	}{
-		{"accounts", c.Accounts == nil}, {"messages", c.Messages == nil}, {"render", c.Render == nil},
+		{"accounts", c.Accounts == nil}, {"messages", c.Messages == nil}, {"breakers", c.Breakers == nil}, {"render", c.Render == nil},
 		{"audit", c.Audit == nil}, {"backup", c.Backup == nil}, {"drain", c.Drain == nil},
 		{"status", c.Status == nil}, {"readiness", c.Readiness == nil}, {"gatherer", c.Gatherer == nil},
 	} {
@@ -157,6 +166,8 @@ func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
 		{http.MethodDelete, "/keys/:key", h.revokeKey},
 		{http.MethodGet, "/messages", h.listMessages},
 		{http.MethodGet, "/messages/:message", h.showMessage},
+		{http.MethodGet, "/breakers", h.listBreakers},
+		{http.MethodPost, "/breakers/:breaker/:position", h.forceBreaker},
 		{http.MethodGet, "/audit", h.audit},
 		{http.MethodGet, "/status", h.status},
 		{http.MethodGet, "/backup", h.backup},

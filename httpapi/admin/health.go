@@ -42,7 +42,7 @@ func (h *Handler) healthRoutes(r *httprouter.Router, detailed bool) {
 func withoutDetail(r Readiness) Readiness {
 	checks := make(map[string]Check, len(r.Checks))
 	for name, c := range r.Checks {
-		checks[name] = Check{Status: c.Status}
+		checks[name] = Check{Status: c.Status, Breakers: c.Breakers}
 	}
 	return Readiness{Status: r.Status, Checks: checks}
 }

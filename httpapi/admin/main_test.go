@@ -53,6 +53,7 @@ func newWorld(t testing.TB, options ...func(*world)) *world {
 	w.cfg = Config{
 		Accounts: w.accounts,
 		Messages: messages{w},
+		Breakers: breakers{},
 		Render: func(r *message.Record) any {
 			return map[string]any{"id": r.ID, "status": r.Status.String()}
 		},

@@ -108,15 +108,18 @@ type ChannelStatus struct {
 
 // BreakerStatus is one breaker as this node sees it.
 type BreakerStatus struct {
-	Name       string    `json:"name"`             // the service: whatsapp, email, database, webhook:HOST
-	State      string    `json:"state"`            // closed, half-open, open
-	Forced     string    `json:"forced,omitzero"`  // open or closed, by an operator
+	Name       string    `json:"name"`               // the service: whatsapp, email, database, webhook:HOST
+	State      string    `json:"state"`              // closed, half-open, open
+	Forced     string    `json:"forced,omitzero"`    // open or closed, by an operator
+	ForcedBy   string    `json:"forced_by,omitzero"` // who did that, or set it to auto last
+	ForcedAt   time.Time `json:"forced_at,omitzero"`
 	OpenOn     []uint16  `json:"open_on,omitzero"` // nodes where it is open; left out: on all or none
 	Since      time.Time `json:"since,omitzero"`   // of the state
 	Failures   uint64    `json:"failures"`         // in a row
 	Generation uint64    `json:"generation"`
 	Reason     string    `json:"reason,omitzero"`     // of the last opening
 	NextProbe  time.Time `json:"next_probe,omitzero"` // when it will be half-open
+	Probing    uint16    `json:"probing,omitzero"`    // node that makes the probe of a half-open one
 	Waiting    uint64    `json:"waiting,omitzero"`    // messages that wait for it on this node
 	HostOff    bool      `json:"host_off,omitzero"`   // a webhook host that is switched off after long failure or 410
 	HostNote   string    `json:"host_note,omitzero"`  // what happened to it

@@ -68,20 +68,21 @@ func (w *Watch) State(service string) (phase Phase, retryAt time.Time) {
 
 // Status is a breaker for people and status pages.
 type Status struct {
-	Service  string
-	Phase    Phase     // for this node
-	OpenOn   []uint16  // the nodes it is open on, if not on all of them
-	Since    time.Time // of the last opening or closing; zero: never
-	RetryAt  time.Time // next probe, while open; zero: not by itself
-	Failures int       // in a row, on this node
-	Forced   Position  // "": by its own rules
-	Who      string    // forced it or let it go last
-	ForcedAt time.Time
-	Probe    uint16 // node that has the permit of a half-open one; 0: none or not known
+	Service    string
+	Phase      Phase    // for this node
+	OpenOn     []uint16 // the nodes it is open on, if not on all of them
+	Generation uint64
+	Since      time.Time // of the last opening or closing; zero: never
+	RetryAt    time.Time // next probe, while open; zero: not by itself
+	Failures   int       // in a row, on this node
+	Forced     Position  // "": by its own rules
+	Who        string    // forced it or let it go last
+	ForcedAt   time.Time
+	Probe      uint16 // node that has the permit of a half-open one; 0: none or not known
 }
 
 func (w *Watch) statusOf(e *entry) Status {
-	s := Status{Service: e.name, Phase: e.phase(), OpenOn: e.view.OpenOn, Since: e.since, Failures: e.failures,
+	s := Status{Service: e.name, Phase: e.phase(), OpenOn: e.view.OpenOn, Generation: e.view.Generation, Since: e.since, Failures: e.failures,
 		Forced: e.view.Forced, Who: e.view.Who, ForcedAt: e.view.ForcedAt}
 	if e.parent != nil && e.parent.view.Forced == ForcedOpen {
 		s.Phase, s.Forced, s.Who, s.ForcedAt = Open, ForcedOpen, e.parent.view.Who, e.parent.view.ForcedAt

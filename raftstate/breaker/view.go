@@ -25,7 +25,7 @@ func (p Phase) String() string {
 	case Closed:
 		return "closed"
 	case HalfOpen:
-		return "half_open"
+		return "half-open"
 	case Open:
 		return "open"
 	}
