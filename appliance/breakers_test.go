@@ -37,11 +37,19 @@ func TestDatabaseBreaker(t *testing.T) {
 	})
 	ledger := appliancetest.NewLedger()
 	loadWhile(ledger, n.Target(), 4, "breaker-", 1, func() {
-		appliancetest.Eventually(t, time.Minute, "messages are taken", func() bool { return ledger.Count("202") > 20 })
+		appliancetest.Eventually(t, time.Minute, "messages are taken, and the store is up", func() bool {
+			_, r := readiness(t, n)
+			return ledger.Count("202") > 20 && r.Checks["store"].Status == "ok"
+		})
 		pg.Kill()
 		appliancetest.Eventually(t, time.Minute, "the breaker opens", func() bool { return breakerOf(t, n, "database").State == "open" })
-		status, r := readiness(t, n)
-		if got := r.Checks["breakers"].Breakers["database"].State; status != http.StatusOK || r.Status != admin.Degraded || got != "open" {
+		var r struct {
+			Status string
+			Checks struct{ Breakers map[string]struct{ State string } }
+		}
+		status, err := n.Target().Get("/readyz", &r)
+		must(t, "ask /readyz", err)
+		if got := r.Checks.Breakers["database"].State; status != http.StatusOK || r.Status != admin.Degraded || got != "open" {
 			t.Errorf("/readyz: got %d %s and the breaker %q, want 200 degraded and open", status, r.Status, got)
 		}
 		before := ledger.Count("202")
@@ -71,7 +79,7 @@ func TestForcedBreaker(t *testing.T) {
 		}
 	}
 	submitSome("held-1")
-	n.Restart()
+	n = n.Restart()
 	b := breakerOf(t, n, "database")
 	if b.State != "open" || b.Forced != "open" || b.ForcedBy == "" {
 		t.Fatalf("after a restart: got %+v, want it forced open by who did it", b)
