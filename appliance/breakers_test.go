@@ -45,7 +45,9 @@ func TestDatabaseBreaker(t *testing.T) {
 		appliancetest.Eventually(t, time.Minute, "the breaker opens", func() bool { return breakerOf(t, n, "database").State == "open" })
 		var r struct {
 			Status string
-			Checks struct{ Breakers map[string]struct{ State string } }
+			Checks struct {
+				Breakers map[string]struct{ State string }
+			}
 		}
 		status, err := n.Target().Get("/readyz", &r)
 		must(t, "ask /readyz", err)
