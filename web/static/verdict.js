@@ -57,7 +57,7 @@ export function verdictOf(s, link) {
     return {
       state: worst.severity === "critical" ? "bad" : "warn", title: headlines[worst.name]?.(s, worst) ?? alertTitle(s, worst) + ".",
       more: [worst.summary, worst.name === "database_down" ? safe(s) : "", others > 0 ? plural(others, "more alert", "more alerts") + " below." : ""].filter(Boolean).join(" "),
-      label: "What to do, after " + past(worst.since, s.at), todo: worst.what_to_do,
+      label: "What to do (so for " + past(worst.since, s.at) + " now)", todo: worst.what_to_do,
     };
   }
   if (s.health === "unready") return { state: "bad", title: "Submissions are refused.", more: "A part is not ready yet.", todo: "If it stays so: `forebay status`, and `journalctl -u forebay -n 50`." };
