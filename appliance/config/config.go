@@ -66,16 +66,18 @@ type HTTP struct {
 	MaxBodyBytes Size `yaml:"max_body_bytes" change:"live"`
 	// MaxConnections bounds the open client connections, 1 to 1,000,000, and
 	// below that by the process's file limit. Default 20,000.
-	MaxConnections int `yaml:"max_connections" change:"restart"`
+	MaxConnections int `yaml:"max_connections" change:"live"`
 	// ReadTimeout bounds the reading of one request, 100ms to 10m. Default 10s.
-	ReadTimeout time.Duration `yaml:"read_timeout" change:"restart"`
+	ReadTimeout time.Duration `yaml:"read_timeout" change:"live"`
 	// IdleTimeout closes a connection without requests, 1s to 1h. Default 75s.
-	IdleTimeout time.Duration `yaml:"idle_timeout" change:"restart"`
+	IdleTimeout time.Duration `yaml:"idle_timeout" change:"live"`
 	// ShutdownTimeout bounds a graceful stop, 1s to 10m. Default 25s.
 	ShutdownTimeout time.Duration `yaml:"shutdown_timeout" change:"live"`
 
 	// AdminToken is what AdminTokenFile holds, after ReadSecrets.
 	AdminToken Secret `yaml:"-"`
+	// certificate tells the contents of the two TLS files apart, after ReadSecrets.
+	certificate string
 }
 
 // Buffer is the log and the window of it that is kept in memory.
@@ -141,5 +143,5 @@ type Log struct {
 	// Level is debug, info, warn or error. Default info.
 	Level string `yaml:"level" change:"live"`
 	// Format is json or text. Default json.
-	Format string `yaml:"format" change:"restart"`
+	Format string `yaml:"format" change:"live"`
 }

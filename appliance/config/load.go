@@ -64,6 +64,11 @@ func load(base Config, path string, environ []string, available Size) (Config, S
 		}
 	}
 	l.environment(environ)
+	return l.finish(available)
+}
+
+// finish checks what all layers together say.
+func (l *loader) finish(available Size) (Config, Sources, error) {
 	if len(l.problems) == 0 {
 		// Rules over several keys make no sense over values that are not there.
 		l.cfg = l.cfg.derived(available)
