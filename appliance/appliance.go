@@ -42,6 +42,18 @@ type Options struct {
 	// take the place of what the configuration says, and stay open in whoever
 	// gave them (systemd), so that a restart refuses no connection.
 	Listeners map[string]net.Listener
+
+	// Files is where Config came from and a reload reads it anew; without a path
+	// there is nothing to reload.
+	Files config.Files
+	// Process applies what a configuration says of the whole process: its log and
+	// its memory. nil: those keys wait for a restart.
+	Process func(config.Config) error
+	// Probation is how long a change is watched, and taken back if the appliance
+	// does worse by it; 0: a minute. Probe says how well it does; nil: by its own
+	// figures.
+	Probation time.Duration
+	Probe     func() Sample
 }
 
 // Appliance is one node: log, replicated state, store, pipeline and listeners.
@@ -57,6 +69,7 @@ type Appliance struct {
 	group    *raftstate.Group
 	store    sink.Store
 	pipeline *sink.Pipeline
+	reloads  *reloads
 	stored   *notifier
 	api      *httpapi.API
 	admin    *admin.Handler
@@ -99,7 +112,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, a.openGroup, a.openStore, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.openStore, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}
@@ -218,6 +231,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		return a.pipeline.Run(drain)
 	})
 	run("audit", func() error { return a.auditDaily(drain) })
+	run("configuration", func() error { return a.reloads.run(drain, a.Reload) })
 	public := a.api.Server()
 	run("public API", func() error {
 		a.awaitAccounts(drain)
@@ -307,7 +321,7 @@ type stopping struct {
 // stop is the drain order. Each step has its reason for standing where it does.
 func (a *Appliance) stop(s stopping) error {
 	began := time.Now()
-	limit, cancel := context.WithTimeout(context.Background(), a.cfg.HTTP.ShutdownTimeout)
+	limit, cancel := context.WithTimeout(context.Background(), a.current().HTTP.ShutdownTimeout)
 	defer cancel()
 	notify(daemon.SdNotifyStopping)
 	a.logger.Info("stopping", "in_flight_connections", a.apiListener.Active(), "waiting", a.log.Waiting())
@@ -323,7 +337,7 @@ func (a *Appliance) stop(s stopping) error {
 	a.linger(limit)
 	// 2. Requests in flight finish: each may hold an acknowledgement that the
 	// log has already made true. Half the time is theirs.
-	half, cancelHalf := context.WithTimeout(limit, a.cfg.HTTP.ShutdownTimeout/2)
+	half, cancelHalf := context.WithTimeout(limit, a.current().HTTP.ShutdownTimeout/2)
 	if err := s.public.Shutdown(half); err != nil {
 		a.logger.Warn("requests were cut off", "err", err)
 		s.public.Close()
@@ -358,7 +372,7 @@ func (a *Appliance) linger(limit context.Context) {
 	if a.apiListener.Active() == 0 {
 		return
 	}
-	timer := time.NewTimer(a.cfg.HTTP.ShutdownTimeout / noticeShare)
+	timer := time.NewTimer(a.current().HTTP.ShutdownTimeout / noticeShare)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -37,6 +37,15 @@ func connectionLimit(cfg config.Config) (int, error) {
 // ten thousand connections needs, about.
 const hugeHeap = 256 << 20
 
+// LimitMemory sets the runtime's soft limit, at which it collects more often
+// instead of growing; it may be called again. gomemlimit is the variable of that
+// name: who sets it knows better.
+func LimitMemory(cfg config.Config, gomemlimit string) {
+	if gomemlimit == "" {
+		debug.SetMemoryLimit(int64(cfg.Memory.Limit))
+	}
+}
+
 // TuneRuntime sets the Go runtime's memory for a process that is one appliance:
 // the soft limit, at which it collects more often instead of growing, and huge
 // pages for the heap. gomemlimit is the variable of that name: who sets it knows
@@ -46,9 +55,7 @@ const hugeHeap = 256 << 20
 // than doubled the memory and gained nothing, for touching fresh memory costs
 // what collecting saves.
 func TuneRuntime(cfg config.Config, gomemlimit string) {
-	if gomemlimit == "" {
-		debug.SetMemoryLimit(int64(cfg.Memory.Limit))
-	}
+	LimitMemory(cfg, gomemlimit)
 	// The runtime leaves huge pages to the system, whose usual setting is to give
 	// them to who asks. The heap is filled from its lowest address, so what is
 	// asked for here, and given up at once, is what it will use. Nothing is

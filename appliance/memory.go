@@ -19,5 +19,5 @@ func (a *Appliance) memoryStatus(s *admin.Status) {
 	samples := []metrics.Sample{{Name: memoryTotal}, {Name: memoryReleased}, {Name: goroutineCount}}
 	metrics.Read(samples)
 	s.Memory = &admin.MemoryStatus{UsedBytes: samples[0].Value.Uint64() - samples[1].Value.Uint64(),
-		LimitBytes: uint64(a.cfg.Memory.Limit), Goroutines: samples[2].Value.Uint64()}
+		LimitBytes: uint64(a.current().Memory.Limit), Goroutines: samples[2].Value.Uint64()}
 }

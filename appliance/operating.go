@@ -25,6 +25,7 @@ func (a *Appliance) buildAdmin() (err error) {
 		Status:    a.status,
 		Readiness: a.readiness,
 		Gatherer:  a.registry,
+		Configs:   (*configs)(a),
 		Watching:  (*watching)(a),
 		Page:      web.Handler(),
 		Token:     admin.NewToken(a.cfg.HTTP.AdminToken.Reveal()),

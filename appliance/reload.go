@@ -6,13 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/user"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -231,17 +227,10 @@ func (r *reloads) whole() error {
 
 // reject is the answer to what cannot be used; nothing has changed.
 func (r *reloads) reject(who, source string, err error) admin.ConfigResult {
-	result := admin.ConfigResult{Outcome: admin.ConfigRejected, Version: r.state.Load().version}
-	var problems config.Problems
-	if !errors.As(err, &problems) {
-		problems = config.Problems{{Message: err.Error()}}
-	}
-	for _, p := range problems {
-		result.Rejected = append(result.Rejected, admin.ConfigProblem{Key: p.Key, Where: p.Where, Reason: p.Message})
-	}
-	r.logger.Error("configuration: the change is rejected, what runs goes on", "who", who, "source", source, "problems", problems.Error())
+	result := admin.ConfigResult{Outcome: admin.ConfigRejected, Version: r.state.Load().version, Rejected: problemsOf(err)}
+	r.logger.Error("configuration: the change is rejected, what runs goes on", "who", who, "source", source, "problems", err)
 	r.metrics.reloads.WithLabelValues(admin.ConfigRejected).Inc()
-	r.note(strings.ReplaceAll(problems.Error(), "\n", "; "))
+	r.note(strings.ReplaceAll(err.Error(), "\n", "; "))
 	return result
 }
 
@@ -254,16 +243,7 @@ func (r *reloads) change(ctx context.Context, next, loaded config.Config, v conf
 	if err := target.Validate(); err != nil { // with what stays as it is
 		return r.reject(v.Who, v.Source, err)
 	}
-	for _, c := range config.Diff(old.effective, next) {
-		change := admin.ConfigKey{Key: c.Key, Old: c.Old, New: c.New}
-		if s := r.stepOf(c.Key); s != nil {
-			change.Step = s.name
-			result.Applied = append(result.Applied, change)
-		} else {
-			change.Reason = "is fixed until the next start"
-			result.NeedsRestart = append(result.NeedsRestart, change)
-		}
-	}
+	result.Applied, result.NeedsRestart = r.plan(old.effective, next)
 	if len(result.Applied) == 0 {
 		s := *old
 		s.loaded = loaded
@@ -358,74 +338,6 @@ func (r *reloads) stepOf(key string) *step {
 		}
 	}
 	return nil
-}
-
-// Run watches the files and the probation until ctx ends.
-func (r *reloads) run(ctx context.Context, reload func(ctx context.Context, source, who string) (admin.ConfigResult, error)) error {
-	watched := make(chan error, 1)
-	go func() {
-		if r.files.Path == "" {
-			watched <- nil
-			return
-		}
-		loaded := func() config.Config { return r.state.Load().loaded }
-		w := config.Watcher{Logger: r.logger,
-			Files:       func() []string { return r.files.Inputs(loaded()) },
-			Directories: func() []string { return r.files.Directories(loaded()) },
-			Changed: func(ctx context.Context) {
-				if _, err := reload(ctx, config.SourceFile, r.owner()); err != nil && ctx.Err() == nil {
-					r.logger.Error("configuration: the changed file could not be taken up", "err", err)
-				}
-			}}
-		watched <- w.Run(ctx)
-	}()
-	ticker := time.NewTicker(r.probation / probationLooks)
-	defer ticker.Stop()
-	for {
-		select {
-		case now := <-ticker.C:
-			r.look(ctx, now)
-		case <-ctx.Done():
-			return <-watched
-		}
-	}
-}
-
-// owner is who owns the file that changed last: the nearest that can be known to
-// who has changed it.
-func (r *reloads) owner() string {
-	var newest os.FileInfo
-	var path string
-	for _, name := range r.files.Inputs(r.state.Load().loaded) {
-		if info, err := os.Stat(name); err == nil && (newest == nil || info.ModTime().After(newest.ModTime())) {
-			newest, path = info, name
-		}
-	}
-	if newest == nil {
-		return ""
-	}
-	who := filepath.Base(path)
-	if stat, ok := newest.Sys().(*syscall.Stat_t); ok {
-		who += " of uid=" + userName(strconv.Itoa(int(stat.Uid)))
-	}
-	return who
-}
-
-func userName(uid string) string {
-	if u, err := user.LookupId(uid); err == nil {
-		return uid + "(" + u.Username + ")"
-	}
-	return uid
-}
-
-func currentUser() string { return "uid=" + userName(strconv.Itoa(os.Getuid())) }
-
-func keysOf(changes []admin.ConfigKey) []string {
-	keys := []string{}
-	for _, c := range changes {
-		keys = append(keys, c.Key)
-	}
-	return keys
 }
 
 // changeLog is changes in a log line.

@@ -60,7 +60,3 @@ func (a *Appliance) raftStatus(s *admin.Status) {
 		s.Raft.Members = append(s.Raft.Members, admin.RaftMember{Node: m.Node, Address: m.Address, Role: m.Role})
 	}
 }
-
-func (a *Appliance) configStatus(s *admin.Status) {
-	s.Config = admin.ConfigStatus{Version: 1, LoadedAt: a.started}
-}

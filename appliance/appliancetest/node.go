@@ -77,9 +77,18 @@ func StartIn(tb testing.TB, c config.Config) *Node {
 // launch starts a node and does not wait until it is ready.
 func launch(tb testing.TB, c config.Config, heartbeat time.Duration) *Node {
 	tb.Helper()
-	n := &Node{tb: tb, config: c, ended: make(chan error, 1), logs: new(bytes.Buffer)}
+	return launchWith(tb, appliance.Options{Config: c, Heartbeat: heartbeat})
+}
+
+func launchWith(tb testing.TB, o appliance.Options) *Node {
+	tb.Helper()
+	n := &Node{tb: tb, config: o.Config, ended: make(chan error, 1), logs: new(bytes.Buffer)}
+	o.Version = "test"
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
 	var err error
-	n.Appliance, err = appliance.New(appliance.Options{Config: c, Version: "test", Heartbeat: heartbeat, Logger: slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	n.Appliance, err = appliance.New(o)
 	if err != nil {
 		tb.Fatalf("start the appliance: %v", err)
 	}

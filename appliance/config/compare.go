@@ -23,7 +23,7 @@ type Change struct {
 func (c *Config) contents() map[string]string {
 	return map[string]string{
 		"http.admin_token_file":               string(c.HTTP.AdminToken),
-		"http.tls_cert_file":                  c.HTTP.certificate,
+		"http.tls_cert_file":                  c.HTTP.CertificateDigest,
 		"database.url_file":                   string(c.Database.URL),
 		"channels.whatsapp.access_token_file": string(c.Channels.WhatsApp.AccessToken),
 		"channels.whatsapp.app_secret_file":   string(c.Channels.WhatsApp.AppSecret),
@@ -95,7 +95,7 @@ func Merge(base, next Config, take func(key string) bool) Config {
 	}
 	for key, copyContent := range map[string]func(){
 		"http.admin_token_file":               func() { merged.HTTP.AdminToken = next.HTTP.AdminToken },
-		"http.tls_cert_file":                  func() { merged.HTTP.certificate = next.HTTP.certificate },
+		"http.tls_cert_file":                  func() { merged.HTTP.CertificateDigest = next.HTTP.CertificateDigest },
 		"channels.whatsapp.access_token_file": func() { merged.Channels.WhatsApp.AccessToken = next.Channels.WhatsApp.AccessToken },
 		"channels.whatsapp.app_secret_file":   func() { merged.Channels.WhatsApp.AppSecret = next.Channels.WhatsApp.AppSecret },
 		"channels.whatsapp.verify_token_file": func() { merged.Channels.WhatsApp.VerifyToken = next.Channels.WhatsApp.VerifyToken },

@@ -76,8 +76,8 @@ type HTTP struct {
 
 	// AdminToken is what AdminTokenFile holds, after ReadSecrets.
 	AdminToken Secret `yaml:"-"`
-	// certificate tells the contents of the two TLS files apart, after ReadSecrets.
-	certificate string
+	// CertificateDigest tells what the two TLS files hold apart, after ReadSecrets.
+	CertificateDigest string `yaml:"-"`
 }
 
 // Buffer is the log and the window of it that is kept in memory.

@@ -86,6 +86,13 @@ func (f Files) Load() (Config, Sources, error) {
 	return c, sources, err
 }
 
+// LoadText is Load with text in place of what the configuration file holds, and
+// without the secrets.
+func (f Files) LoadText(text string) (Config, Sources, error) {
+	l := loader{cfg: defaults(), sources: Sources{where: map[string]string{}}, text: &text}
+	return l.load(f.Path, f.Environ, AvailableMemory())
+}
+
 // Inputs are the files that count: see Inputs.
 func (f Files) Inputs(c Config) []string { return Inputs(f.Path, f.Environ, c) }
 

@@ -58,7 +58,14 @@ func LoadDev(dir string, environ []string) (Config, Sources, error) {
 
 func load(base Config, path string, environ []string, available Size) (Config, Sources, error) {
 	l := loader{cfg: base, sources: Sources{where: map[string]string{}}}
-	if path != "" {
+	return l.load(path, environ, available)
+}
+
+func (l *loader) load(path string, environ []string, available Size) (Config, Sources, error) {
+	switch {
+	case path == "" && l.text != nil:
+		l.document("configuration", []byte(*l.text))
+	case path != "":
 		if err := l.files(path, environ); err != nil {
 			return Config{}, Sources{}, err
 		}
@@ -88,10 +95,13 @@ type loader struct {
 	cfg      Config
 	sources  Sources
 	problems Problems
+	text     *string // in place of the file itself; nil: it is read
 }
 
 func (l *loader) files(path string, environ []string) error {
-	if err := l.file(path); err != nil {
+	if l.text != nil {
+		l.document(path, []byte(*l.text))
+	} else if err := l.file(path); err != nil {
 		return err
 	}
 	dir := filepath.Dir(path)

@@ -21,7 +21,7 @@ func fieldsOf(t reflect.Type) []field {
 	var fields []field
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
-		if key := tag.Get("yaml"); key != "-" && t.Field(i).IsExported() {
+		if key := tag.Get("yaml"); key != "-" {
 			fields = append(fields, field{key: key, index: i, auto: tag.Get("auto") != "", change: tag.Get("change")})
 		}
 	}

@@ -49,7 +49,7 @@ func (c *Config) ReadSecrets(s Sources) error {
 		read("channels.email.password_file", e.PasswordFile, &e.Password)
 	}
 	if c.HTTP.TLSCertFile != "" {
-		c.HTTP.certificate = digestFiles(c.HTTP.TLSCertFile, c.HTTP.TLSKeyFile)
+		c.HTTP.CertificateDigest = digestFiles(c.HTTP.TLSCertFile, c.HTTP.TLSKeyFile)
 		if _, err := tls.LoadX509KeyPair(c.HTTP.TLSCertFile, c.HTTP.TLSKeyFile); err != nil {
 			found.add("", "http.tls_cert_file", "cannot be used with http.tls_key_file: %v", err)
 		}

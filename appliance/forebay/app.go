@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"forebay/appliance"
 	"forebay/appliance/config"
 	"forebay/httpapi/admin"
 )
@@ -30,7 +30,7 @@ type app struct {
 	stdin   io.Reader
 	stdout  io.Writer
 	stderr  io.Writer
-	build   func(config.Config, string, *slog.Logger) (service, error)
+	build   func(appliance.Options) (service, error)
 
 	// flags of every command
 	configPath string

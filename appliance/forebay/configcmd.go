@@ -20,19 +20,8 @@ func (a *app) versionCommand() *cobra.Command {
 }
 
 func (a *app) configCommand() *cobra.Command {
-	show := &cobra.Command{Use: "show", Short: "Print the configuration that `serve` would use, and what set each value", Args: exactly()}
-	show.RunE = func(*cobra.Command, []string) error {
-		c, sources, err := a.config()
-		if err != nil {
-			return err
-		}
-		if a.output == "json" {
-			return a.printJSON(c.Tree(), indented)
-		}
-		_, err = io.WriteString(a.stdout, c.YAML(sources))
-		return err
-	}
-	return a.group("config", "Check and show the configuration", a.configCheckCommand(), show)
+	return a.group("config", "Check, show, reload and take back the configuration", a.configCheckCommand(), a.configShowCommand(),
+		a.configReloadCommand(), a.configHistoryCommand(), a.configDiffCommand(), a.configRollbackCommand())
 }
 
 // checked is the answer of config check.

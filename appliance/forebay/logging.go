@@ -1,23 +1,30 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"forebay/appliance/config"
 )
 
+// logging is the appliance's log: JSON or text, from a level on, both of which
+// change while it is written.
+type logging struct {
+	*slog.Logger
+	level slog.LevelVar
+	text  atomic.Bool
+}
+
 // newLogger builds the appliance's log on w: JSON or text as configured,
 // without times where the journal adds its own.
-func newLogger(c config.Log, w io.Writer, journalStream string) (*slog.Logger, error) {
-	var level slog.LevelVar
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		return nil, fmt.Errorf("read log.level: %w", err)
-	}
-	options := &slog.HandlerOptions{Level: &level}
+func newLogger(c config.Log, w io.Writer, journalStream string) (*logging, error) {
+	l := &logging{}
+	options := &slog.HandlerOptions{Level: &l.level}
 	if isJournal(w, journalStream) {
 		options.ReplaceAttr = func(groups []string, attr slog.Attr) slog.Attr {
 			if len(groups) == 0 && attr.Key == slog.TimeKey {
@@ -26,10 +33,45 @@ func newLogger(c config.Log, w io.Writer, journalStream string) (*slog.Logger, e
 			return attr
 		}
 	}
-	if c.Format == "text" {
-		return slog.New(slog.NewTextHandler(w, options)), nil
+	l.Logger = slog.New(eitherHandler{slog.NewJSONHandler(w, options), slog.NewTextHandler(w, options), &l.text})
+	return l, l.configure(c)
+}
+
+// configure changes level and format, for the lines from now on.
+func (l *logging) configure(c config.Log) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		return fmt.Errorf("read log.level: %w", err)
 	}
-	return slog.New(slog.NewJSONHandler(w, options)), nil
+	l.level.Set(level)
+	l.text.Store(c.Format == "text")
+	return nil
+}
+
+// eitherHandler carries both formats, for loggers that were derived from it keep
+// what they were given in the form of one of them.
+type eitherHandler struct {
+	json, text slog.Handler
+	useText    *atomic.Bool
+}
+
+func (h eitherHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.json.Enabled(ctx, level)
+}
+
+func (h eitherHandler) Handle(ctx context.Context, r slog.Record) error {
+	if h.useText.Load() {
+		return h.text.Handle(ctx, r)
+	}
+	return h.json.Handle(ctx, r)
+}
+
+func (h eitherHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return eitherHandler{h.json.WithAttrs(attrs), h.text.WithAttrs(attrs), h.useText}
+}
+
+func (h eitherHandler) WithGroup(name string) slog.Handler {
+	return eitherHandler{h.json.WithGroup(name), h.text.WithGroup(name), h.useText}
 }
 
 // isJournal reports whether w is the very stream that systemd connected to the

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"forebay/appliance"
 	"forebay/appliance/config"
+	"forebay/httpapi/admin"
 )
 
 // service is the appliance as this command sees it.
@@ -19,6 +23,8 @@ type service interface {
 	Run(ctx context.Context) error
 	// Close releases what is left; Run has returned.
 	Close() error
+	// Reload reads the configuration's files anew.
+	Reload(ctx context.Context, source, who string) (admin.ConfigResult, error)
 }
 
 func (a *app) serveCommand() *cobra.Command {
@@ -48,17 +54,21 @@ a key, and prints how to send the first message.`}
 		if err != nil {
 			return err
 		}
-		return a.serve(cmd.Context(), c, dev)
+		var files config.Files
+		if !dev {
+			files = config.Files{Path: config.Path(a.configPath, a.environ), Environ: a.environ}
+		}
+		return a.serve(cmd.Context(), c, files, dev)
 	}
 	return cmd
 }
 
-func (a *app) serve(ctx context.Context, c config.Config, dev bool) (err error) {
+func (a *app) serve(ctx context.Context, c config.Config, files config.Files, dev bool) (err error) {
 	logger, err := newLogger(c.Log, a.stderr, a.env("JOURNAL_STREAM"))
 	if err != nil {
 		return err
 	}
-	slog.SetDefault(logger) // libraries that log through the standard log, too
+	slog.SetDefault(logger.Logger) // libraries that log through the standard log, too
 	for _, text := range config.Warnings(c) {
 		logger.Warn("configuration", "warning", text)
 	}
@@ -66,11 +76,19 @@ func (a *app) serve(ctx context.Context, c config.Config, dev bool) (err error) 
 		logger.Warn("these keys are set and have no effect in this version", "keys", keys)
 	}
 	appliance.TuneRuntime(c, a.env("GOMEMLIMIT"))
-	s, err := a.build(c, buildVersion(a.version).Version, logger)
+	hangups := make(chan os.Signal, 1) // from here on a SIGHUP ends nothing
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	s, err := a.build(appliance.Options{Config: c, Version: buildVersion(a.version).Version, Logger: logger.Logger, Files: files,
+		Process: func(c config.Config) error {
+			appliance.LimitMemory(c, a.env("GOMEMLIMIT"))
+			return logger.configure(c.Log)
+		}})
 	if err != nil {
 		return explain(err, c)
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	defer reloadOnHangup(ctx, s, hangups, logger.Logger)()
 	if dev {
 		return explain(a.runDev(ctx, s, c), c)
 	}
@@ -88,4 +106,27 @@ func explain(err error, c config.Config) error {
 		return fmt.Errorf("%w: %s and the sockets must belong to the user that runs forebay", err, c.DataDir)
 	}
 	return err
+}
+
+// reloadOnHangup reloads at each SIGHUP until what it returns is called. Signals
+// that come while one is served are one more, not many.
+func reloadOnHangup(ctx context.Context, s service, signals <-chan os.Signal, logger *slog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			select {
+			case <-signals:
+				if _, err := s.Reload(ctx, config.SourceSignal, "SIGHUP"); err != nil {
+					logger.Error("configuration: reload after SIGHUP", "err", err)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		cancel()
+		done.Wait()
+	}
 }

@@ -2,21 +2,20 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
 	"net"
 
 	"github.com/coreos/go-systemd/v22/activation"
 
 	"forebay/appliance"
-	"forebay/appliance/config"
 )
 
-func buildAppliance(c config.Config, version string, logger *slog.Logger) (service, error) {
-	listeners, err := inheritedListeners()
+func buildAppliance(o appliance.Options) (service, error) {
+	var err error
+	o.Listeners, err = inheritedListeners()
 	if err != nil {
 		return nil, err
 	}
-	s, err := appliance.New(appliance.Options{Config: c, Version: version, Logger: logger, Listeners: listeners})
+	s, err := appliance.New(o)
 	if err != nil {
 		return nil, err // not s: a nil *Appliance is no nil service
 	}

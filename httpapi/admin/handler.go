@@ -43,7 +43,7 @@ type Breakers interface {
 	ForceBreaker(ctx context.Context, name, position, who string) (BreakerStatus, error)
 }
 
-// Config says what a Handler serves. All but Watching, Page,
+// Config says what a Handler serves. All but Watching, Configs, Page,
 // Token, Logger and Registerer must be set.
 type Config struct {
 	Accounts Accounts
@@ -62,6 +62,7 @@ type Config struct {
 	Readiness func() Readiness
 	Gatherer  prometheus.Gatherer // for /metrics
 	Watching  Watching            // of /events and /history.json; nil: none
+	Configs   Configs             // of /admin/v1/config; nil: none
 	Page      http.Handler        // of / and /assets/; nil: none
 
 	Token      Token                 // zero: /admin/v1 is closed over TCP
@@ -149,12 +150,14 @@ func (h *Handler) router() *httprouter.Router {
 	return r
 }
 
+type adminRoute struct {
+	method, path string
+	serve        func(*exchange) error
+}
+
 // adminRoutes is the route table of /admin/v1.
 func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
-	for _, route := range []struct {
-		method, path string
-		serve        func(*exchange) error
-	}{
+	for _, route := range append(h.configRoutes(), []adminRoute{
 		{http.MethodGet, "/accounts", h.listAccounts},
 		{http.MethodPost, "/accounts", h.createAccount},
 		{http.MethodGet, "/accounts/:account", h.showAccount},
@@ -172,7 +175,7 @@ func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
 		{http.MethodGet, "/status", h.status},
 		{http.MethodGet, "/backup", h.backup},
 		{http.MethodPost, "/drain", h.drain},
-	} {
+	}...) {
 		path := "/admin/v1" + route.path
 		r.Handler(route.method, path, h.serve(route.method+" "+path, who, route.serve))
 	}
