@@ -8,7 +8,6 @@ import (
 	"forebay/appliance/config"
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
-	"forebay/raftstate/breaker"
 	"forebay/sink"
 	"forebay/sink/embedded"
 	"forebay/sink/postgres"
@@ -44,7 +43,7 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			return err
 		}},
 		{"breakers", []string{"circuit_breaker"}, func(ctx context.Context, c config.Config) error {
-			return a.group.SetBreakers(ctx, breakersOf(c.CircuitBreaker))
+			return a.group.SetBreakers(ctx, breakerSettings(c.CircuitBreaker))
 		}},
 		{"certificate", []string{"http.tls_cert_file", "http.tls_key_file"}, func(_ context.Context, c config.Config) error {
 			certificate, err := loadCertificate(c.HTTP)
@@ -109,8 +108,4 @@ func (a *Appliance) applyHTTP(_ context.Context, c config.Config) error {
 	h := c.HTTP
 	return a.api.Configure(httpapi.Limits{MaxBodyBytes: int(h.MaxBodyBytes), MaxConnections: min(h.MaxConnections, limit),
 		ReadTimeout: h.ReadTimeout, IdleTimeout: h.IdleTimeout, DefaultTTL: c.Delivery.DefaultTTL})
-}
-
-func breakersOf(b config.CircuitBreaker) breaker.Settings {
-	return breaker.Settings{Threshold: b.FailureThreshold, Timeout: b.Timeout, Recovery: b.RecoveryTime}
 }

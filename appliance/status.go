@@ -27,7 +27,7 @@ func (a *Appliance) intakeStatus(s *admin.Status) {
 }
 
 func (a *Appliance) logStatus(s *admin.Status) {
-	stats, b := a.log.Stats(), a.cfg.Buffer
+	stats, b := a.log.Stats(), a.current().Buffer
 	s.Log = admin.LogStatus{
 		Backlog: map[string]uint64{}, Parked: uint64(stats.Parked), OldestAgeSeconds: stats.Oldest.Seconds(),
 		DiskBytes: uint64(stats.DiskBytes), DiskLimitBytes: uint64(b.MaxDiskBytes),

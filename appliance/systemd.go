@@ -28,7 +28,7 @@ func (a *Appliance) handOver(limit context.Context) {
 		a.logger.Warn("the listener could not be handed over", "err", err)
 		return
 	}
-	limit, cancel := context.WithTimeout(limit, a.cfg.HTTP.ShutdownTimeout/handOverShare)
+	limit, cancel := context.WithTimeout(limit, a.current().HTTP.ShutdownTimeout/handOverShare)
 	defer cancel()
 	look := time.NewTicker(handOverLook)
 	defer look.Stop()
