@@ -132,6 +132,7 @@ func breakerRule(l *look) (found []condition) {
 			found = append(found, condition{name: "breaker_forced", subject: b.Name, severity: admin.SeverityNotice,
 				summary:  fmt.Sprintf("The breaker of %s is held %s by an operator.", b.Name, b.Forced),
 				whatToDo: fmt.Sprintf("When it should watch again: `forebay breaker auto %s`.", b.Name)})
+		case b.Name == "database" && len(databaseRule(l)) > 0: // which says it better
 		case b.State == "open":
 			found = append(found, condition{name: "breaker_open", subject: b.Name, severity: admin.SeverityWarning,
 				summary: fmt.Sprintf("%s cannot be reached from %s; its messages wait%s", b.Name, nodesOf(b.OpenOn, l.Node), sentence(b.Reason)),

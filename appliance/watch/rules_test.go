@@ -47,6 +47,9 @@ func TestRules(t *testing.T) {
 			s.Breakers = []admin.BreakerStatus{{Name: "email", State: "open", OpenOn: []uint16{2}}}
 		}, "breaker_open", "warning", "email", "node 2"},
 		{"breaker open everywhere", func(s *admin.Status) { s.Breakers = []admin.BreakerStatus{{Name: "whatsapp", State: "open"}} }, "breaker_open", "warning", "whatsapp", "forebay breaker close whatsapp"},
+		{"database down, and its breaker open", func(s *admin.Status) {
+			s.Store.Up, s.Breakers = false, []admin.BreakerStatus{{Name: "database", State: "open"}}
+		}, "database_down", "critical", "", "forebay config show"},
 		{"breaker forced", func(s *admin.Status) {
 			s.Breakers = []admin.BreakerStatus{{Name: "email", State: "open", Forced: "open"}}
 		}, "breaker_forced", "notice", "email", "forebay breaker auto email"},

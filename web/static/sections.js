@@ -120,8 +120,8 @@ export function breakers(s, admin) {
   show("part-breakers", s.breakers);
   show("breakers-empty", all.length === 0);
   list($("breakers"), all, (b) => b.name, (b) => {
-    const force = (verb, text) => el("button", { class: "button", type: "button", "data-verb": verb, "aria-label": `${text} the breaker of ${b.name}`, onclick: () => admin.force(b.name, verb) }, text);
-    return el("li", {}, el("span", { class: "tag" }), el("span", { class: "grow" }, b.name, el("small")), el("span", { class: "buttons" }, force("open", "Open"), force("close", "Close"), force("auto", "Automatic")));
+    const force = (verb, text, label) => el("button", { class: "button", type: "button", "data-verb": verb, "aria-label": label + b.name, onclick: () => admin.force(b.name, verb) }, text);
+    return el("li", {}, el("span", { class: "tag" }), el("span", { class: "grow" }, b.name, el("small")), el("span", { class: "buttons" }, force("open", "Open", "Open the breaker of "), force("close", "Close", "Close the breaker of "), force("auto", "Automatic", "Automatic again: the breaker of ")));
   }, (e, b) => {
     breakerTag(e.children[0], b.state);
     say(e.children[1].lastElementChild, [

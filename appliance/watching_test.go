@@ -1,0 +1,276 @@
+package appliance_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"forebay/appliance/appliancetest"
+	"forebay/appliance/config"
+	"forebay/appliance/watch"
+	"forebay/httpapi/admin"
+	"forebay/sink/sinktest"
+)
+
+// receiver takes an appliance's alerts.
+type receiver struct {
+	*httptest.Server
+	mu    sync.Mutex // guards heard
+	heard []string   // "alert.firing disk", in order
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		var n watch.Notification
+		if err := json.NewDecoder(q.Body).Decode(&n); err != nil || n.Alert.WhatToDo == "" || n.Alert.Since.IsZero() || n.Alert.Severity == "" {
+			t.Errorf("notification %+v: %v", n, err)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.heard = append(r.heard, n.Type+" "+n.Alert.Name)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) has(what string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Contains(r.heard, what)
+}
+
+// fires reports whether an alert is in the status now.
+func fires(c operator, name string) bool {
+	s, err := c.Status(context.Background())
+	return err == nil && slices.ContainsFunc(s.Alerts, func(a admin.Alert) bool { return a.Name == name })
+}
+
+func alertComes(t *testing.T, c operator, r *receiver, name string) {
+	t.Helper()
+	appliancetest.Eventually(t, time.Minute, "the alert "+name+" fires", func() bool { return fires(c, name) })
+	appliancetest.Eventually(t, time.Minute, "the receiver hears of "+name, func() bool { return r.has("alert.firing " + name) })
+}
+
+func alertGoes(t *testing.T, c operator, r *receiver, name string) {
+	t.Helper()
+	appliancetest.Eventually(t, 2*time.Minute, "the alert "+name+" is over", func() bool { return !fires(c, name) })
+	appliancetest.Eventually(t, time.Minute, "the receiver hears that "+name+" is over", func() bool { return r.has("alert.resolved " + name) })
+}
+
+// TestAlertsOfAnOutage takes a real database away: that it is down, that messages
+// wait too long, and (with a limit that nothing keeps) that answers are slow, is
+// said, sent, and over by itself.
+func TestAlertsOfAnOutage(t *testing.T) {
+	t.Parallel()
+	pg, r := sinktest.StartPostgres(t), newReceiver(t)
+	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), func(c *config.Config) {
+		c.Alerts.WebhookURL, c.Alerts.BacklogAge, c.Alerts.P99Latency = r.URL, 2*time.Second, time.Microsecond
+	})
+	if status, a := submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=30"); status != http.StatusCreated {
+		t.Fatalf("%d %+v", status, a)
+	}
+	for _, name := range []string{"database_down", "backlog_age"} {
+		if fires(n.Admin, name) {
+			t.Fatalf("%s fires while all is well", name)
+		}
+	}
+	pg.Stop(sinktest.Fast)
+	appliancetest.Eventually(t, time.Minute, "the alert acceptance_latency fires", func() bool {
+		submit(t, n, `{"channel":"store","body":"b"}`)
+		return fires(n.Admin, "acceptance_latency")
+	})
+	alertComes(t, n.Admin, r, "database_down")
+	alertComes(t, n.Admin, r, "backlog_age")
+	if got := metric(t, n, `forebay_alerts_firing{name="database_down"}`); got != 1 {
+		t.Errorf("/metrics says %v", got)
+	}
+	pg.Start()
+	for _, name := range []string{"database_down", "backlog_age", "acceptance_latency"} {
+		alertGoes(t, n.Admin, r, name)
+	}
+}
+
+// TestAlertsOfAFullDisk fills a real disk: that it is full, and that submissions
+// fail for it, is said, sent, and over once there is space.
+func TestAlertsOfAFullDisk(t *testing.T) {
+	t.Parallel()
+	disk, r := appliancetest.NewDisk(t, 2048), newReceiver(t)
+	p := appliancetest.StartProcess(t, filepath.Join(disk.Path, "data"), "FOREBAY_BUFFER_MAX_DISK_BYTES=512MiB", "FOREBAY_ALERTS_WEBHOOK_URL="+r.URL)
+	c := p.Admin()
+	defer c.Close()
+	ledger := appliancetest.NewLedger()
+	loadWhile(ledger, p.Target(), 2, "alert-", 1, func() {
+		appliancetest.Eventually(t, time.Minute, "refused with 503 storage_full", func() bool {
+			disk.Fill(64 << 20)
+			return ledger.Count("503 storage_full") > 100
+		})
+		alertComes(t, c, r, "disk")
+		alertComes(t, c, r, "error_rate")
+		disk.Empty()
+		alertGoes(t, c, r, "error_rate")
+		alertGoes(t, c, r, "disk")
+	})
+}
+
+// TestFeed reads the live feed and the last hour as a program does.
+func TestFeed(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t)
+	resp, err := n.Client.Get(n.OpsURL + "/events")
+	must(t, "open the feed", err)
+	defer resp.Body.Close()
+	if kind := resp.Header.Get("Content-Type"); kind != "text/event-stream" {
+		t.Errorf("the feed is %s", kind)
+	}
+	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	events := 0
+	for deadline := time.Now().Add(30 * time.Second); events < 4 && time.Now().Before(deadline) && lines.Scan(); {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var s admin.Status
+		if err := json.Unmarshal([]byte(data), &s); err != nil || s.Node != 1 || s.Raft.Leader != 1 || s.Store.Kind != "embedded" {
+			t.Fatalf("event %s: %v", data, err)
+		}
+		if events++; events == 4 && s.Intake.AcceptedTotal != 1 {
+			t.Errorf("accepted: %d", s.Intake.AcceptedTotal)
+		}
+	}
+	if events < 4 {
+		t.Fatalf("%d events: %v", events, lines.Err())
+	}
+	var h watch.History
+	appliancetest.Eventually(t, 30*time.Second, "the last hour has a point", func() bool {
+		resp, err := n.Client.Get(n.OpsURL + "/history.json?since=0")
+		must(t, "ask for the history", err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		must(t, "read the history", err)
+		return json.Unmarshal(body, &h) == nil && len(h.Points) > 0 && len(h.Points[0]) == len(h.Columns)+1
+	})
+	resp, err = n.Client.Get(n.OpsURL + "/history.json?since=yesterday")
+	must(t, "ask wrongly", err)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("a wrong since: %d", resp.StatusCode)
+	}
+}
+
+// TestStatusPage opens the page of a real appliance in a real browser: it shows
+// what is sent, says when the appliance goes and finds it when it is back, and an
+// admin holds a breaker open with it.
+func TestStatusPage(t *testing.T) {
+	t.Parallel()
+	c := appliancetest.Config(t.TempDir())
+	token := filepath.Join(t.TempDir(), "token")
+	must(t, "write the token", os.WriteFile(token, []byte("correct-horse\n"), 0o600))
+	c.HTTP.AdminTokenFile, c.HTTP.AdminToken = token, "correct-horse"
+	n := appliancetest.StartIn(t, c)
+	c.HTTP.OpsListen = n.OpsAddr().String() // the browser must find it again
+
+	ctx, closeTab := chromedp.NewContext(context.Background(), chromedp.WithAllocatorOptions(append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
+		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true))...))
+	defer closeTab()
+	defer chromedp.Cancel(ctx)
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("start chromium (see `make deps`): %v", err)
+	}
+	var mu sync.Mutex
+	var complaints []string
+	must(t, "listen to the browser", chromedp.Listen(ctx, func(event any) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			complaints = append(complaints, fmt.Sprintf("%+v", e.ExceptionDetails))
+		case *network.EventRequestWillBeSent:
+			if !strings.HasPrefix(e.Request.URL, n.OpsURL+"/") {
+				complaints = append(complaints, "asks elsewhere: "+e.Request.URL)
+			}
+		}
+	}))
+	await := func(expression string) {
+		t.Helper()
+		appliancetest.Eventually(t, time.Minute, expression, func() bool {
+			<-time.After(50 * time.Millisecond)
+			limit, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			ok, err := chromedp.Run(limit, chromedp.Evaluate[bool](expression))
+			must(t, "ask the page", err)
+			return ok
+		})
+	}
+	const verdict = `document.getElementById("verdict").textContent`
+	must(t, "open the page", chromedp.Do(ctx, chromedp.Navigate(n.OpsURL+"/")))
+	await(verdict + ` === "Ready, and waiting for the first message."`)
+	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
+	await(verdict + ` === "All is well." && document.getElementById("intake").textContent.includes("Accepted since the start1")`)
+
+	must(t, "stop", n.Stop())
+	await(verdict + `.startsWith("The appliance ") && document.documentElement.dataset.link === "gone"`)
+	n = appliancetest.StartIn(t, c)
+	await(`document.documentElement.dataset.link === "live" && document.getElementById("who-node").textContent.startsWith("Node 1, version test, up ")`)
+
+	must(t, "log in", chromedp.Do(ctx, chromedp.Click("#login"), chromedp.SendKeys("#token", "correct-horse"), chromedp.Click("#login-form .primary")))
+	await(`document.getElementById("login").textContent === "Log out"`)
+	must(t, "hold the breaker open", chromedp.Do(ctx, chromedp.Click(`#breakers [aria-label="Open the breaker of database"]`), chromedp.WaitVisible("#sure-yes"), chromedp.Click("#sure-yes")))
+	await(`document.getElementById("toast").textContent.startsWith("Done")`)
+	await(`document.getElementById("breakers").textContent.includes("held by an operator")`)
+	appliancetest.Eventually(t, 30*time.Second, "the alert breaker_forced fires", func() bool { return fires(n.Admin, "breaker_forced") })
+	must(t, "let it decide again", chromedp.Do(ctx, chromedp.Click(`#breakers [aria-label="Automatic again: the breaker of database"]`), chromedp.WaitVisible("#sure-yes"), chromedp.Click("#sure-yes")))
+	appliancetest.Eventually(t, time.Minute, "the alert breaker_forced is over", func() bool { return !fires(n.Admin, "breaker_forced") })
+	await(verdict + ` === "All is well." || ` + verdict + `.startsWith("Ready")`)
+	mu.Lock()
+	defer mu.Unlock()
+	for _, what := range complaints {
+		t.Error(what)
+	}
+}
+
+// TestPageIsClosed: on an address that is not loopback nothing is shown without
+// the token, and a page of another site can change nothing.
+func TestPageIsClosed(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t, func(c *config.Config) { c.HTTP.OpsListen, c.HTTP.AdminToken = "0.0.0.0:0", "correct-horse" })
+	_, port, _ := strings.Cut(n.OpsAddr().String(), "]:")
+	base := "http://127.0.0.1:" + port
+	for _, path := range []string{"/", "/assets/app.js", "/events", "/history.json", "/status.json", "/metrics"} {
+		resp, err := n.Client.Get(base + path)
+		must(t, "ask", err)
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusUnauthorized || bytes.Contains(body, []byte("node")) {
+			t.Errorf("%s without the token: %d %s", path, resp.StatusCode, body)
+		}
+	}
+	q, _ := http.NewRequest(http.MethodPost, base+"/admin/v1/drain", nil)
+	q.SetBasicAuth("admin", "correct-horse") // as a browser adds it by itself
+	q.Header.Set("Sec-Fetch-Site", "cross-site")
+	q.Header.Set("Origin", "https://elsewhere.example")
+	resp, err := n.Client.Do(q)
+	must(t, "ask", err)
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("another site's page drains the appliance: %d", resp.StatusCode)
+	}
+}
