@@ -24,6 +24,7 @@ type API struct {
 	followsBody bool
 	defaultTTL  atomic.Int64      // ns
 	pages       map[string][]byte // of problems, by code
+	feeds       *feeds
 
 	// drainCtx ends when Drain is called. It is here, and not passed down,
 	// because it ends waits within requests without ending the requests.
@@ -47,7 +48,7 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{cfg: cfg, channels: ChannelsOf(cfg.Channels...), metrics: m, pages: problemPages(),
+	a := &API{cfg: cfg, channels: ChannelsOf(cfg.Channels...), metrics: m, pages: problemPages(), feeds: newFeeds(),
 		followsBody: followsBody}
 	a.drainCtx, a.drain = context.WithCancel(context.Background())
 	a.wire = &wire{refused: a.refusedOnWire(m.route("connection"))}

@@ -77,7 +77,9 @@ func (a *API) list(x *exchange) error {
 	return x.writeJSON(answer)
 }
 
-func (x *exchange) writeJSON(v any) error {
+func (x *exchange) writeJSON(v any) error { return x.writeJSONStatus(http.StatusOK, v) }
+
+func (x *exchange) writeJSONStatus(status int, v any) error {
 	body, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return fmt.Errorf("encode answer: %w", err)
@@ -85,7 +87,7 @@ func (x *exchange) writeJSON(v any) error {
 	h := x.w.Header()
 	h[headerContentType] = valuesJSON
 	h["Cache-Control"] = valuesNoStore
-	x.write(http.StatusOK, body)
+	x.write(status, body)
 	return nil
 }
 

@@ -122,6 +122,10 @@ func problemOf(ctx context.Context, err error) *Problem {
 	case errors.Is(err, ErrInProgress):
 		p.Code, p.RetryAfter = CodeInProgress, time.Second
 		p.Detail = "The first request with this Idempotency-Key is still being written."
+	case errors.Is(err, ErrNotCancelable):
+		p.Code, p.Detail = CodeNotCancelable, "The message is being sent, or has come to its end."
+	case errors.Is(err, ErrNotFailed):
+		p.Code, p.Detail = CodeInvalid, "Only a message that is failed, undelivered, rejected or expired can be requeued."
 	case errors.Is(err, ErrMismatch):
 		p.Code, p.Detail = CodeIdempotencyMismatch, "This Idempotency-Key was used with another message."
 	case errors.Is(err, ErrTooLarge):

@@ -20,6 +20,7 @@ const (
 	CodeMethodNotAllowed     Code = "method_not_allowed"
 	CodeNotAcceptable        Code = "not_acceptable"
 	CodeRequestTimeout       Code = "request_timeout"
+	CodeNotCancelable        Code = "not_cancelable"
 	CodeInProgress           Code = "in_progress"
 	CodeTooLarge             Code = "too_large"
 	CodeUnsupportedMediaType Code = "unsupported_media_type"
@@ -56,8 +57,8 @@ var kinds = []kind{
 		"Send the header Authorization: Bearer KEY with a key of your account that has not been revoked."},
 	{CodeSuspended, http.StatusForbidden, "The account is suspended",
 		"The operator has suspended this account. Messages accepted before are not lost."},
-	{CodeForbidden, http.StatusForbidden, "Not in the account's plan",
-		"The plan of this account does not have this channel."},
+	{CodeForbidden, http.StatusForbidden, "Not allowed",
+		"The plan of this account does not have this channel; or what a provider sent is not signed as it should be."},
 	{CodeNotFound, http.StatusNotFound, "Not found",
 		"There is no such path, or no such message of this account."},
 	{CodeMethodNotAllowed, http.StatusMethodNotAllowed, "Method not allowed",
@@ -66,6 +67,8 @@ var kinds = []kind{
 		"The answer comes only as JSON; the header Accept excludes it."},
 	{CodeRequestTimeout, http.StatusRequestTimeout, "The request took too long to arrive",
 		"The request was not complete in time, and nothing of it was accepted. Send it again."},
+	{CodeNotCancelable, http.StatusConflict, "Too late to cancel",
+		"A message can be canceled while it is accepted, scheduled or queued. This one is being sent, or has come to its end; ask for its status."},
 	{CodeInProgress, http.StatusConflict, "The first request is still being written",
 		"Another request with the same Idempotency-Key is under way. Wait for the time in Retry-After and send the same again to get its answer."},
 	{CodeTooLarge, http.StatusRequestEntityTooLarge, "The message is too large",

@@ -32,6 +32,13 @@ func (a *API) routes() []*route {
 		{method: http.MethodPost, path: "/v1/messages/batch", handle: a.submitBatch, submits: true},
 		{method: http.MethodGet, path: "/v1/messages", handle: a.list},
 		{method: http.MethodGet, path: "/v1/messages/:id", handle: a.get},
+		{method: http.MethodPost, path: "/v1/messages/cancel", handle: a.cancelByRef},
+		{method: http.MethodPost, path: "/v1/messages/:id/cancel", handle: a.cancel},
+		{method: http.MethodPost, path: "/v1/messages/:id/requeue", handle: a.requeue},
+		{method: http.MethodGet, path: "/v1/events", handle: a.events},
+		{method: http.MethodGet, path: "/v1/usage", handle: a.usage},
+		{method: http.MethodGet, path: "/hooks/whatsapp", handle: a.hookCheck},
+		{method: http.MethodPost, path: "/hooks/whatsapp", handle: a.hookReceive},
 		{method: http.MethodGet, path: "/openapi.yaml", handle: a.openAPI},
 		{method: http.MethodGet, path: "/problems/:code", handle: a.problem},
 		{method: http.MethodGet, path: "/healthz", handle: a.healthz},
@@ -42,8 +49,12 @@ func (a *API) routes() []*route {
 func (a *API) buildRouter() {
 	a.router = &httprouter.Router{HandleMethodNotAllowed: true, HandleOPTIONS: true} // and no redirects
 	a.table = a.routes()
+	forks := make(map[string]fork)
 	for _, rt := range a.table {
-		a.handle(rt)
+		a.handle(rt, forks)
+	}
+	for path, f := range forks {
+		a.router.Handle(http.MethodPost, path, a.choose(f))
 	}
 	a.unrouted = &route{label: "none"}
 	a.unrouted.metrics = a.metrics.route(a.unrouted.label)
@@ -60,16 +71,54 @@ func (a *API) buildRouter() {
 	})
 }
 
+// fork is a place in the tree of POST where httprouter cannot have both names and
+// a parameter: what stands there, by the value of the last parameter.
+type fork map[string]httprouter.Handle
+
+// The forks, and the parameter that decides at each.
+const (
+	forkMessage = "/v1/messages/:id"         // batch, cancel
+	forkAction  = "/v1/messages/:id/:action" // cancel, requeue
+)
+
 // handle registers a route under its label, which httprouter would not tell.
-func (a *API) handle(rt *route) {
+func (a *API) handle(rt *route, forks map[string]fork) {
 	rt.label = rt.method + " " + openAPIPath(rt.path)
 	rt.metrics = a.metrics.route(rt.label)
 	serve := func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
 		a.serve(rt, w, r, params)
 	}
+	if rest, ok := strings.CutPrefix(rt.path, "/v1/messages/"); ok && rt.method == http.MethodPost {
+		at, name := forkMessage, rest
+		if action, ok := strings.CutPrefix(rest, ":id/"); ok {
+			at, name = forkAction, action
+		}
+		if forks[at] == nil {
+			forks[at] = make(fork)
+		}
+		forks[at][name] = serve
+		return
+	}
 	a.router.Handle(rt.method, rt.path, serve)
 	if rt.method == http.MethodGet {
 		a.router.Handle(http.MethodHead, rt.path, serve)
+	}
+}
+
+// choose serves a fork. What no name is for is what it would be without the fork:
+// a message, which can be read, or nothing.
+func (a *API) choose(f fork) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+		last := params[len(params)-1]
+		switch serve := f[last.Value]; {
+		case serve != nil:
+			serve(w, r, params)
+		case last.Key == "id":
+			w.Header().Set("Allow", "GET, HEAD, OPTIONS")
+			a.router.MethodNotAllowed.ServeHTTP(w, r)
+		default:
+			a.router.NotFound.ServeHTTP(w, r)
+		}
 	}
 }
 

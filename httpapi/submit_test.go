@@ -296,7 +296,7 @@ func TestViewHasEveryField(t *testing.T) {
 	at := time.Date(2026, 11, 23, 13, 20, 0, 5e6, time.UTC)
 	id := message.NewID(uint64(at.UnixMilli()), 1, 2, message.High, 3)
 	record := message.Record{ID: id,
-		Message: message.Message{Channel: message.ChannelEmail, Priority: message.High, To: "t", ClientRef: "r", TTL: time.Hour, Metadata: []message.Pair{{Key: "k", Value: "v"}}},
+		Message: message.Message{Channel: message.ChannelEmail, Priority: message.High, To: "t", ClientRef: "r", RequeueOf: id, TTL: time.Hour, Metadata: []message.Pair{{Key: "k", Value: "v"}}},
 		State: message.State{Status: message.Failed, StoredAt: at, ScheduledAt: at, SentAt: at, DeliveredAt: at, ReadAt: at, FailedAt: at, NextAttemptAt: at,
 			HoldReason: "retry", ProviderID: "p", DuplicateOf: id, Error: &message.Failure{Code: "c", Category: "provider", ChannelCode: "1", Message: "m"},
 			Attempts: []message.Attempt{{N: 1, At: at, Outcome: "failed", ChannelCode: "1", Duration: time.Second}}}}

@@ -29,6 +29,7 @@ type View struct {
 	HoldReason    string            `json:"hold_reason,omitzero"`
 	ProviderID    string            `json:"provider_id,omitzero"`
 	DuplicateOf   message.ID        `json:"duplicate_of,omitzero"`
+	RequeueOf     message.ID        `json:"requeue_of,omitzero"` // the failed message that this is a new try of
 	Error         *FailureView      `json:"error,omitzero"`
 	Attempts      []AttemptView     `json:"attempts,omitzero"`
 }
@@ -56,14 +57,14 @@ type AttemptView struct {
 func ViewOf(r *message.Record) View {
 	v := View{
 		ID: r.ID, Channel: r.Channel.String(), To: r.To,
-		Status: r.Status.String(), Final: r.Status.Final(), Priority: r.Priority.String(),
+		Status: r.Status.String(), Final: r.Final(), Priority: r.Priority.String(),
 		ClientRef:  r.ClientRef,
 		AcceptedAt: Timestamp{r.AcceptedAt()}, StoredAt: Timestamp{r.StoredAt},
 		ScheduledAt: Timestamp{r.ScheduledAt}, SentAt: Timestamp{r.SentAt},
 		DeliveredAt: Timestamp{r.DeliveredAt}, ReadAt: Timestamp{r.ReadAt},
 		FailedAt: Timestamp{r.FailedAt}, ExpiresAt: Timestamp{r.ExpiresAt()},
 		NextAttemptAt: Timestamp{r.NextAttemptAt},
-		HoldReason:    r.HoldReason, ProviderID: r.ProviderID, DuplicateOf: r.DuplicateOf,
+		HoldReason:    r.HoldReason, ProviderID: r.ProviderID, DuplicateOf: r.DuplicateOf, RequeueOf: r.RequeueOf,
 	}
 	if len(r.Metadata) > 0 {
 		v.Metadata = make(map[string]string, len(r.Metadata))
