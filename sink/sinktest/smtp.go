@@ -8,7 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
-	"net/mail"
+	netmail "net/mail"
 	"strconv"
 	"strings"
 	"sync"
@@ -316,7 +316,7 @@ func (s *SMTP) take(id string, m Mail) {
 
 // checkMail returns our id from a mail's Message-ID, and what is wrong with it.
 func checkMail(text string) (id, problem string) {
-	m, err := mail.ReadMessage(strings.NewReader(text))
+	m, err := netmail.ReadMessage(strings.NewReader(text))
 	if err != nil {
 		return "", "not a mail: " + err.Error()
 	}
