@@ -21,14 +21,14 @@ MISSING := $(if $(strip $(PG_BIN)),,postgresql) \
 	$(if $(shell command -v promtool),,prometheus)
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test crash race bench lint fuzz clean deps
+.PHONY: help build run test crash race bench lint fuzz package clean deps
 
 help: ## show this help
 	@echo 'Usage: make TARGET'
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/forebay
-	@$(GO) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN) ./appliance/forebay
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN) ./appliance/forebay
 
 run: build ## run an appliance on this machine, with an account ready to use; data under ./data
 	@exec $(BIN) serve --dev
@@ -56,6 +56,23 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$dir"; \
 		done; \
 	done
+
+# The package's version sorts by the commit's time, and a commit always gives the
+# same package.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+DEB_VERSION ?= 0.1.0+$(shell date -u -d @$(SOURCE_DATE_EPOCH) +%Y%m%d.%H%M%S)
+DEB_ARCH    := $(shell $(GO) env GOARCH)
+
+package: build ## build dist/forebay_VERSION_ARCH.deb
+	@rm -rf dist/man dist/man5 dist/completion && mkdir -p dist/man dist/man5 dist/completion
+	@$(BIN) docs man dist/man
+	@$(GO) -C packaging tool go-md2man -in doc/configuration.md -out ../dist/man5/forebay.yaml.5
+	@gzip -9n dist/man/*.1 dist/man5/*.5
+	@$(BIN) completion bash > dist/completion/forebay.bash
+	@$(BIN) completion zsh > dist/completion/_forebay
+	@$(BIN) completion fish > dist/completion/forebay.fish
+	@$(GO) -C packaging build -o ../dist/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@VERSION=$(DEB_VERSION) ARCH=$(DEB_ARCH) dist/nfpm package --config packaging/nfpm.yaml --packager deb --target dist/ | grep -v '^using'
 
 clean: ## remove what was built; the data under ./data stays
 	@rm -rf bin dist
