@@ -101,7 +101,7 @@ func TestPackage(t *testing.T) {
 		m.awaitReady()
 		m.run("test $(stat -c %U:%a /var/lib/forebay) = forebay:700")
 		m.run("test $(stat -c %U:%G:%a /run/forebay/admin.sock) = root:forebay:660")
-		m.run("systemd-analyze verify forebay.service forebay-api.socket forebay-ops.socket forebay-admin.socket")
+		m.run("systemd-analyze --man=no verify forebay.service forebay-api.socket forebay-ops.socket forebay-admin.socket")
 		m.run("systemd-analyze security --threshold=20 forebay.service")
 		m.run("test -f /usr/share/man/man1/forebay.1.gz -a -f /usr/share/man/man5/forebay.yaml.5.gz -a -f /usr/share/bash-completion/completions/forebay")
 		m.underLoad("3s", func() {})
