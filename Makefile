@@ -13,12 +13,15 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PG_BIN := $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb 2>/dev/null)
 # What the tests need and Go does not bring: a database, and what makes a sync
 # fail and a small disk for a test, a browser for the status page, and promtool,
-# which comes with Prometheus. Only what is missing is installed.
+# which comes with Prometheus; a machine with a real systemd for the package. Only
+# what is missing is installed.
 MISSING := $(if $(strip $(PG_BIN)),,postgresql) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v strace),,strace) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4),,e2fsprogs) \
 	$(if $(shell command -v chromium),,chromium) \
-	$(if $(shell command -v promtool),,prometheus)
+	$(if $(shell command -v promtool),,prometheus) \
+	$(if $(shell command -v systemd-nspawn),,systemd-container) \
+	$(if $(shell command -v mmdebstrap),,mmdebstrap)
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test crash race bench lint fuzz package clean deps
@@ -35,6 +38,7 @@ run: build ## run an appliance on this machine, with an account ready to use; da
 
 test: deps ## run every test
 	@$(GO) test -p 1 -timeout 10m ./...
+	@$(GO) -C packaging test -timeout 20m ./...
 
 crash: deps ## kill real appliances and logs hundreds of times under load
 	@FOREBAY_CRASH_ROUNDS=$(CRASHROUNDS) $(GO) test -count 1 -run 'Crash|Kill|PowerCut' -v -timeout 60m ./wal ./appliance
@@ -66,7 +70,8 @@ DEB_ARCH    := $(shell $(GO) env GOARCH)
 package: build ## build dist/forebay_VERSION_ARCH.deb
 	@rm -rf dist/man dist/man5 dist/completion && mkdir -p dist/man dist/man5 dist/completion
 	@$(BIN) docs man dist/man
-	@$(GO) -C packaging tool go-md2man -in doc/configuration.md -out ../dist/man5/forebay.yaml.5
+	@{ printf '%% forebay.yaml 5 "" "forebay $(VERSION)" "Forebay"\n\n# NAME\n\nforebay.yaml - configuration of the Forebay message buffer\n\n# DESCRIPTION\n\n'; \
+		tail -n +2 packaging/doc/configuration.md; } | $(GO) -C packaging tool go-md2man > dist/man5/forebay.yaml.5
 	@gzip -9n dist/man/*.1 dist/man5/*.5
 	@$(BIN) completion bash > dist/completion/forebay.bash
 	@$(BIN) completion zsh > dist/completion/_forebay
@@ -77,7 +82,7 @@ package: build ## build dist/forebay_VERSION_ARCH.deb
 clean: ## remove what was built; the data under ./data stays
 	@rm -rf bin dist
 
-deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs, Chromium, promtool), if it is missing
+deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs, Chromium, promtool, systemd-nspawn), if it is missing
 ifneq ($(strip $(MISSING)),)
 	@set -e; as=; \
 	if [ "$$(id -u)" -ne 0 ]; then \
