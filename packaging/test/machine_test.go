@@ -92,14 +92,16 @@ func boot(t *testing.T) *machine {
 			t.Logf("the machine's console:\n%s", log.String())
 		}
 	})
-	eventually(t, time.Minute, "the machine runs", func() bool {
-		if m.init == 0 {
-			children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
-			m.init, _ = strconv.Atoi(strings.TrimSpace(string(children)))
+	eventually(t, 2*time.Minute, "the machine runs", func() bool {
+		// nspawn has another child before the one that stays.
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
+		pids := strings.Fields(string(children))
+		if len(pids) != 1 {
 			return false
 		}
-		state, _ := m.try("systemctl is-system-running")
-		return strings.HasPrefix(state, "running") || strings.HasPrefix(state, "degraded")
+		m.init, _ = strconv.Atoi(pids[0])
+		_, err := m.try("systemctl is-active --quiet multi-user.target")
+		return err == nil
 	})
 	return m
 }
