@@ -66,7 +66,7 @@ func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
 		kind Kind
 		body string
 	}{
-		"kind":      {KindRevokeKey + 1, `{}`},
+		"kind":      {KindForgetEndpoint + 1, `{}`},
 		"no kind":   {0, `{}`},
 		"field":     {KindDeleteAccount, `{"id":"a","soft":true}`},
 		"duplicate": {KindDeleteAccount, `{"id":"a","id":"b"}`},

@@ -19,18 +19,24 @@ const (
 	KindDeleteAccount Kind = 4
 	KindCreateKey     Kind = 5
 	KindRevokeKey     Kind = 6
+
+	KindRotateWebhookSecret Kind = 7
+	KindKeepEndpoint        Kind = 8
+	KindForgetEndpoint      Kind = 9
 )
 
 // Kinds lists every kind.
-var Kinds = []Kind{KindSetPlans, KindCreateAccount, KindUpdateAccount, KindDeleteAccount, KindCreateKey, KindRevokeKey}
+var Kinds = []Kind{KindSetPlans, KindCreateAccount, KindUpdateAccount, KindDeleteAccount, KindCreateKey, KindRevokeKey,
+	KindRotateWebhookSecret, KindKeepEndpoint, KindForgetEndpoint}
 
 var kindNames = [...]string{KindSetPlans: "set_plans", KindCreateAccount: "create_account",
 	KindUpdateAccount: "update_account", KindDeleteAccount: "delete_account",
-	KindCreateKey: "create_key", KindRevokeKey: "revoke_key"}
+	KindCreateKey: "create_key", KindRevokeKey: "revoke_key",
+	KindRotateWebhookSecret: "rotate_webhook_secret", KindKeepEndpoint: "keep_endpoint", KindForgetEndpoint: "forget_endpoint"}
 
 // String returns the kind's name in logs and metrics.
 func (k Kind) String() string {
-	if k >= KindSetPlans && k <= KindRevokeKey {
+	if k >= KindSetPlans && k <= KindForgetEndpoint {
 		return kindNames[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
@@ -174,6 +180,12 @@ func Decode(kind Kind, body []byte) (Command, error) {
 		return decode[CreateKey](body)
 	case KindRevokeKey:
 		return decode[RevokeKey](body)
+	case KindRotateWebhookSecret:
+		return decode[RotateWebhookSecret](body)
+	case KindKeepEndpoint:
+		return decode[KeepEndpoint](body)
+	case KindForgetEndpoint:
+		return decode[ForgetEndpoint](body)
 	}
 	return nil, fmt.Errorf("unknown command kind %d", uint8(kind))
 }

@@ -13,7 +13,10 @@ import (
 // A snapshot is a sequence of JSON values: a head, then as many plans, accounts
 // and keys as it says, each ascending by name or id. The same state always
 // gives the same bytes.
-const snapshotVersion = 1
+//
+// Version 2 brought webhook secrets and endpoints, which follow the keys; a
+// snapshot of version 1 is read as one that has none.
+const snapshotVersion = 2
 
 type head struct {
 	Section  string `json:"section"` // "accounts"
@@ -21,6 +24,9 @@ type head struct {
 	Plans    int    `json:"plans"`
 	Accounts int    `json:"accounts"`
 	Keys     int    `json:"keys"`
+
+	Secrets   int `json:"secrets,omitzero"`
+	Endpoints int `json:"endpoints,omitzero"`
 }
 
 const section = "accounts"
@@ -31,16 +37,21 @@ type Snapshot struct {
 	plans    map[string]Plan
 	accounts map[string]Account
 	keys     map[string]Key
+
+	secrets   map[string]WebhookSecret
+	endpoints map[string]Endpoint
 }
 
 // Snapshot takes one.
 func (s *State) Snapshot() Snapshot {
-	return Snapshot{plans: maps.Clone(s.plans), accounts: maps.Clone(s.accounts), keys: maps.Clone(s.keys)}
+	return Snapshot{plans: maps.Clone(s.plans), accounts: maps.Clone(s.accounts), keys: maps.Clone(s.keys),
+		secrets: maps.Clone(s.secrets), endpoints: maps.Clone(s.endpoints)}
 }
 
 // Encode writes the snapshot to enc.
 func (s Snapshot) Encode(enc *jsontext.Encoder) error {
-	h := head{Section: section, Version: snapshotVersion, Plans: len(s.plans), Accounts: len(s.accounts), Keys: len(s.keys)}
+	h := head{Section: section, Version: snapshotVersion, Plans: len(s.plans), Accounts: len(s.accounts), Keys: len(s.keys),
+		Secrets: len(s.secrets), Endpoints: len(s.endpoints)}
 	if err := json.MarshalEncode(enc, h); err != nil {
 		return fmt.Errorf("encode head of accounts: %w", err)
 	}
@@ -50,7 +61,13 @@ func (s Snapshot) Encode(enc *jsontext.Encoder) error {
 	if err := encodeSorted(enc, s.accounts); err != nil {
 		return err
 	}
-	return encodeSorted(enc, s.keys)
+	if err := encodeSorted(enc, s.keys); err != nil {
+		return err
+	}
+	if err := encodeSorted(enc, s.secrets); err != nil {
+		return err
+	}
+	return encodeSorted(enc, s.endpoints)
 }
 
 func encodeSorted[V any](enc *jsontext.Encoder, m map[string]V) error {
@@ -69,7 +86,7 @@ func DecodeState(dec *jsontext.Decoder) (*State, error) {
 	if err := decodeNext(dec, &h); err != nil {
 		return nil, fmt.Errorf("decode head of accounts: %w", err)
 	}
-	if h.Section != section || h.Version != snapshotVersion {
+	if h.Section != section || h.Version < 1 || h.Version > snapshotVersion {
 		return nil, fmt.Errorf("section %q version %d, this program knows %q version %d", h.Section, h.Version, section, snapshotVersion)
 	}
 	s := NewState()
@@ -79,6 +96,12 @@ func DecodeState(dec *jsontext.Decoder) (*State, error) {
 	}
 	if err == nil {
 		err = decodeSorted(dec, h.Keys, s.keys, func(k Key) string { return k.ID })
+	}
+	if err == nil {
+		err = decodeSorted(dec, h.Secrets, s.secrets, func(w WebhookSecret) string { return w.Account })
+	}
+	if err == nil {
+		err = decodeSorted(dec, h.Endpoints, s.endpoints, func(e Endpoint) string { return e.key() })
 	}
 	if err != nil {
 		return nil, err
@@ -99,6 +122,16 @@ func (s *State) derive() error {
 			return fmt.Errorf("key %s belongs to account %s, which is not there", id, k.Account)
 		}
 		s.held[k.Account] = append(s.held[k.Account], id)
+	}
+	for account := range s.secrets {
+		if _, ok := s.accounts[account]; !ok {
+			return fmt.Errorf("a webhook secret belongs to account %s, which is not there", account)
+		}
+	}
+	for id, e := range s.endpoints {
+		if _, ok := s.accounts[e.Account]; !ok {
+			return fmt.Errorf("endpoint %s belongs to account %s, which is not there", id, e.Account)
+		}
 	}
 	return nil
 }

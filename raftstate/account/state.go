@@ -13,6 +13,9 @@ type State struct {
 	accounts map[string]Account
 	keys     map[string]Key
 
+	secrets   map[string]WebhookSecret // by account
+	endpoints map[string]Endpoint      // by account and id
+
 	// held maps each account to the ids of its keys. It follows from keys.
 	held map[string][]string
 	// on counts the accounts of each tier. It follows from accounts.
@@ -31,7 +34,7 @@ type Result struct {
 // NewState returns the state before the first command.
 func NewState() *State {
 	return &State{plans: map[string]Plan{}, accounts: map[string]Account{}, keys: map[string]Key{},
-		held: map[string][]string{}, on: map[string]int{}}
+		secrets: map[string]WebhookSecret{}, endpoints: map[string]Endpoint{}, held: map[string][]string{}, on: map[string]int{}}
 }
 
 // Apply carries out a command that its proposer has validated.
@@ -112,6 +115,7 @@ func (c DeleteAccount) apply(s *State) Result {
 		delete(s.keys, id)
 	}
 	delete(s.held, a.ID)
+	s.forgetWebhooks(a.ID)
 	delete(s.accounts, a.ID)
 	s.leave(a.Tier)
 	return Result{Account: a}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -35,9 +36,11 @@ func encode(t interface{ Fatalf(string, ...any) }, s *State) []byte {
 
 // model says the same as State with nothing but lists.
 type model struct {
-	plans    []Plan
-	accounts []Account
-	keys     []Key
+	plans     []Plan
+	accounts  []Account
+	keys      []Key
+	secrets   map[string]WebhookSecret
+	endpoints map[[2]string]Endpoint
 }
 
 func (m *model) hasPlan(name string) bool {
@@ -88,6 +91,8 @@ func (m *model) apply(cmd Command) Code {
 		}
 		m.accounts = slices.Delete(m.accounts, i, i+1)
 		m.keys = slices.DeleteFunc(m.keys, func(k Key) bool { return k.Account == c.ID })
+		delete(m.secrets, c.ID)
+		maps.DeleteFunc(m.endpoints, func(k [2]string, _ Endpoint) bool { return k[0] == c.ID })
 	case CreateKey:
 		if m.account(c.Account) < 0 {
 			return CodeNotFound
@@ -104,6 +109,33 @@ func (m *model) apply(cmd Command) Code {
 		if m.keys[i].RevokedAt.IsZero() {
 			m.keys[i].RevokedAt = c.At
 		}
+	case RotateWebhookSecret:
+		if m.account(c.Account) < 0 {
+			return CodeNotFound
+		}
+		if w, ok := m.secrets[c.Account]; !ok {
+			m.secrets[c.Account] = WebhookSecret{Account: c.Account, Current: c.Secret, RotatedAt: c.At}
+		} else if !c.First && w.Current != c.Secret {
+			m.secrets[c.Account] = WebhookSecret{c.Account, c.Secret, w.Current, c.At, c.At.Add(24 * time.Hour)}
+		}
+	case KeepEndpoint:
+		e := c.Endpoint
+		if m.account(e.Account) < 0 {
+			return CodeNotFound
+		}
+		key := [2]string{e.Account, e.ID}
+		if have, ok := m.endpoints[key]; ok {
+			e.Warned = max(e.Warned, have.Warned)
+			if have.Since.Before(e.Since) {
+				e.Since = have.Since
+			}
+		}
+		m.endpoints[key] = e
+	case ForgetEndpoint:
+		if _, ok := m.endpoints[[2]string{c.Account, c.ID}]; !ok {
+			return CodeNotFound
+		}
+		delete(m.endpoints, [2]string{c.Account, c.ID})
 	}
 	return ""
 }
@@ -150,12 +182,23 @@ func commands() *rapid.Generator[Command] {
 		rapid.Custom(func(t *rapid.T) Command {
 			return RevokeKey{keys.Draw(t, "key"), rapid.OneOf(ids, rapid.Just("")).Draw(t, "id"), moment.Draw(t, "at")}
 		}),
+		rapid.Custom(func(t *rapid.T) Command {
+			random := [WebhookSecretBytes]byte{rapid.Byte().Draw(t, "secret")}
+			return RotateWebhookSecret{ids.Draw(t, "id"), MintWebhookSecret(random), rapid.Bool().Draw(t, "first"), moment.Draw(t, "at")}
+		}),
+		rapid.Custom(func(t *rapid.T) Command {
+			return KeepEndpoint{Endpoint{Account: ids.Draw(t, "id"), ID: rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "endpoint"), Host: "h:443",
+				Since: moment.Draw(t, "since"), Warned: rapid.SampledFrom([]int{0, 50, 90}).Draw(t, "warned")}}
+		}),
+		rapid.Custom(func(t *rapid.T) Command {
+			return ForgetEndpoint{ids.Draw(t, "id"), rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "endpoint")}
+		}),
 	)
 }
 
 func TestStateAgreesWithModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s, m := NewState(), &model{}
+		s, m := NewState(), &model{secrets: map[string]WebhookSecret{}, endpoints: map[[2]string]Endpoint{}}
 		for _, cmd := range rapid.SliceOfN(commands(), 1, 60).Draw(t, "commands") {
 			if err := cmd.Validate(); err != nil {
 				t.Fatalf("validate %#v: %v", cmd, err)
@@ -187,7 +230,15 @@ func agree(t *rapid.T, s *State, m *model) {
 		keys = append(keys, s.Keys(a.ID)...)
 	}
 	slices.SortFunc(keys, func(a, b Key) int { return cmp.Compare(a.ID, b.ID) })
-	got := model{s.Plans(), s.Accounts(), keys}
+	got := model{s.Plans(), s.Accounts(), keys, map[string]WebhookSecret{}, map[[2]string]Endpoint{}}
+	for _, a := range s.Accounts() {
+		if w, ok := s.WebhookSecret(a.ID); ok {
+			got.secrets[a.ID] = w
+		}
+	}
+	for _, e := range s.Endpoints("") {
+		got.endpoints[[2]string{e.Account, e.ID}] = e
+	}
 	if diff := gocmp.Diff(trim(*m), trim(got), gocmp.AllowUnexported(model{})); diff != "" {
 		t.Fatalf("state is not the model's (-model +state):\n%s", diff)
 	}
@@ -195,7 +246,7 @@ func agree(t *rapid.T, s *State, m *model) {
 
 // trim makes empty lists nil.
 func trim(m model) model {
-	return model{append([]Plan(nil), m.plans...), append([]Account(nil), m.accounts...), append([]Key(nil), m.keys...)}
+	return model{append([]Plan(nil), m.plans...), append([]Account(nil), m.accounts...), append([]Key(nil), m.keys...), m.secrets, m.endpoints}
 }
 
 func TestSnapshotIsTheState(t *testing.T) {
@@ -235,7 +286,7 @@ func TestSnapshotRefusesWhatItDoesNotKnow(t *testing.T) {
 	s.Apply(CreateKey{ID: keyID(1), Account: "a", At: at(2)})
 	good := string(encode(t, s))
 	for name, change := range map[string][2]string{
-		"newer version":  {`"version":1`, `"version":2`},
+		"newer version":  {`"version":2`, `"version":3`},
 		"unknown field":  {`"tier":"basic"`, `"tier":"basic","colour":"red"`},
 		"orphaned key":   {`"account":"a"`, `"account":"b"`},
 		"tier not there": {`"tier":"basic"`, `"tier":"gold"`},
