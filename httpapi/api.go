@@ -20,6 +20,7 @@ type API struct {
 	metrics  *metrics
 	wire     *wire
 	bodies   bodies
+	policies policies
 	// followsBody: the bytes that may be buffered follow MaxBodyBytes.
 	followsBody bool
 	defaultTTL  atomic.Int64      // ns

@@ -38,7 +38,12 @@ func (a *API) submitBatch(x *exchange) error {
 	if p != nil {
 		return p
 	}
-	b := &batch{api: a, x: x, control: http.NewResponseController(x.w), queue: newLineQueue(),
+	pass, err := a.enter(x, &who)
+	if err != nil {
+		return err
+	}
+	defer leave(pass)
+	b := &batch{api: a, x: x, pass: pass, control: http.NewResponseController(x.w), queue: newLineQueue(),
 		from: origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)}}
 	b.deadline.control, b.deadline.timeout = b.control, a.cfg.StreamTimeout
 	if err := b.control.EnableFullDuplex(); err != nil {
@@ -57,6 +62,7 @@ type batch struct {
 	api      *API
 	x        *exchange
 	control  *http.ResponseController
+	pass     Pass // nil: nothing is limited
 	from     origin
 	deadline readDeadline
 	queue    *lineQueue
@@ -205,10 +211,14 @@ func (b *batch) append(items []item) {
 	if len(b.messages) == 0 {
 		return
 	}
+	admitted := b.admit(items)
+	if len(b.messages) == 0 {
+		return
+	}
 	b.receipts = append(b.receipts[:0], make([]Receipt, len(b.messages))...)
 	ctx := b.x.r.Context()
 	err := b.api.cfg.Log.AppendBatch(ctx, b.messages, b.receipts)
-	now, n := time.Now(), 0
+	now, n, counted := time.Now(), 0, admitted
 	for i := range items {
 		it := &items[i]
 		if it.problem != nil {
@@ -222,16 +232,49 @@ func (b *batch) append(items []item) {
 		}
 		if failed != nil {
 			it.problem = problemOf(ctx, fmt.Errorf("append batch: %w", failed))
-		} else if !receipt.Replayed {
+		}
+		if receipt.Replayed || refused(failed) {
+			counted--
+		}
+		if failed == nil && !receipt.Replayed {
 			b.api.metrics.accept(it.message, now)
 		}
 	}
+	if admitted > 0 {
+		b.pass.Settle(admitted, max(0, counted))
+	}
 	clear(b.messages)
+}
+
+// admit holds a group's messages to the plan: those over a limit get a problem,
+// and the others stay in b.messages. It returns how many are to be settled.
+func (b *batch) admit(items []item) (admitted int) {
+	if b.pass == nil {
+		return 0
+	}
+	admitted, err := b.pass.Take(b.x.r.Context(), len(b.messages))
+	limited, ok := errors.AsType[*Limited](err)
+	if !ok || limited.Shadow {
+		return admitted
+	}
+	b.messages = b.messages[:admitted]
+	room := admitted
+	for i := range items {
+		it := &items[i]
+		if it.problem != nil {
+			continue
+		}
+		if room--; room < 0 {
+			it.message, it.problem = nil, limited.problem()
+		}
+	}
+	return admitted
 }
 
 // begin sends the head of the answer, once.
 func (b *batch) begin() {
 	if b.x.status == 0 {
+		b.x.quota(b.api, b.pass)
 		b.x.w.Header()[headerContentType] = valuesNDJSON
 		b.x.status = http.StatusOK
 		b.x.w.WriteHeader(http.StatusOK)

@@ -53,6 +53,7 @@ type Keys interface {
 // Principal is who makes a request, and what they may do.
 type Principal struct {
 	Account     string
+	Plan        Plan
 	Channels    ChannelSet // that the account's plan has
 	Test        bool       // a test key: its messages reach no provider
 	Suspended   bool       // the account is

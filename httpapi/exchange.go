@@ -23,6 +23,7 @@ type exchange struct {
 	params    httprouter.Params
 	requestID string
 	account   string // empty until authenticated
+	plan      Plan   // once it is limited by it
 	start     time.Time
 
 	status  int  // 0: nothing is written yet
@@ -40,6 +41,7 @@ const (
 	valueRequestID = iota
 	valueLocation
 	valueRetryAfter
+	valueRateLimit
 	valuesLen
 )
 

@@ -19,7 +19,7 @@ var durationBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .2
 
 // statuses are all that a route can answer with; a child for each is resolved
 // at start, so that a request costs no lookup by label.
-var statuses = []int{200, 201, 202, 204, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 431, statusClientGone, 501, 503, 505}
+var statuses = []int{200, 201, 202, 204, 400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 431, statusClientGone, 501, 503, 505}
 
 // metrics counts what comes in. Messages are counted here and nowhere else:
 // Prometheus and Intake read the same numbers.

@@ -79,6 +79,10 @@ func (p *Problem) appendJSON(dst []byte, instance string) []byte {
 		}
 		dst = append(dst, ']')
 	}
+	if policy := violated(p.Code); policy != "" {
+		dst = append(dst, `,"violated-policies":["`...)
+		dst = append(append(dst, policy...), `"]`...)
+	}
 	if p.RetryAfter > 0 {
 		dst = append(dst, `,"retry_after_seconds":`...)
 		dst = strconv.AppendInt(dst, p.retrySeconds(), 10)

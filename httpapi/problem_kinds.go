@@ -27,6 +27,9 @@ const (
 	CodeInvalid              Code = "invalid"
 	CodeIdempotencyMismatch  Code = "idempotency_mismatch"
 	CodeHeadersTooLarge      Code = "headers_too_large"
+	CodeRateLimited          Code = "rate_limited"
+	CodeBurstLimited         Code = "burst_limited"
+	CodeTooManyConcurrent    Code = "too_many_concurrent"
 	CodeOverloaded           Code = "overloaded"
 	CodeStorageFull          Code = "storage_full"
 	CodeDraining             Code = "draining"
@@ -81,6 +84,12 @@ var kinds = []kind{
 		"A request with this Idempotency-Key and another payload was accepted before. Use a new key for a new message."},
 	{CodeHeadersTooLarge, http.StatusRequestHeaderFieldsTooLarge, "The headers are too large",
 		"The head of the request is over the limit of this appliance."},
+	{CodeRateLimited, http.StatusTooManyRequests, "The plan's messages are used up",
+		"The account has sent as many messages as its plan allows in any window of its length. Nothing was accepted and nothing used up; wait for the time in Retry-After and send the same again. RateLimit-Policy says what the plan allows."},
+	{CodeBurstLimited, http.StatusTooManyRequests, "Too many messages at once",
+		"The account has sent as many messages at once as its plan allows. Nothing was accepted and nothing used up; wait for the time in Retry-After and send the same again, at a steadier pace."},
+	{CodeTooManyConcurrent, http.StatusTooManyRequests, "Too many requests in flight",
+		"The account has as many requests in flight as its plan allows. Nothing was accepted and nothing used up; send the same again when another has been answered. A batch counts as one request."},
 	{CodeOverloaded, http.StatusServiceUnavailable, "Too busy",
 		"The appliance is shedding load. Nothing was accepted; wait for the time in Retry-After and send the same again."},
 	{CodeStorageFull, http.StatusServiceUnavailable, "No room left",

@@ -39,6 +39,7 @@ func (a *API) routes() []*route {
 		{method: http.MethodGet, path: "/v1/usage", handle: a.usage},
 		{method: http.MethodGet, path: "/hooks/whatsapp", handle: a.hookCheck},
 		{method: http.MethodPost, path: "/hooks/whatsapp", handle: a.hookReceive},
+		{method: http.MethodGet, path: "/v1/limits", handle: a.limits},
 		{method: http.MethodGet, path: "/openapi.yaml", handle: a.openAPI},
 		{method: http.MethodGet, path: "/problems/:code", handle: a.problem},
 		{method: http.MethodGet, path: "/healthz", handle: a.healthz},

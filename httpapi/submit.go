@@ -32,7 +32,12 @@ func (a *API) submit(x *exchange) error {
 	if p != nil {
 		return p
 	}
-	receipt, err := a.take(x, &origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)})
+	pass, err := a.enter(x, &who)
+	if err != nil {
+		return err
+	}
+	defer leave(pass)
+	receipt, err := a.take(x, pass, &origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)})
 	if err != nil {
 		return err
 	}
@@ -41,7 +46,7 @@ func (a *API) submit(x *exchange) error {
 }
 
 // take brings the message from the wire into the log.
-func (a *API) take(x *exchange, from *origin) (Receipt, error) {
+func (a *API) take(x *exchange, pass Pass, from *origin) (Receipt, error) {
 	m := &x.message
 	held, p := a.receive(x.r, m, &x.form)
 	if p != nil {
@@ -51,7 +56,12 @@ func (a *API) take(x *exchange, from *origin) (Receipt, error) {
 	if p := a.complete(m, &x.form, from, x.start); p != nil {
 		return Receipt{}, p
 	}
+	admitted, err := a.admit(x, pass)
+	if err != nil {
+		return Receipt{}, err
+	}
 	receipt, err := a.cfg.Log.Append(x.r.Context(), m)
+	settle(pass, admitted, receipt.Replayed, err)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("append message: %w", err)
 	}

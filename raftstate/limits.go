@@ -204,3 +204,10 @@ func (g *Group) Held() int {
 	defer g.machine.mu.RUnlock()
 	return g.machine.limits.Held(g.cfg.NodeID)
 }
+
+// Limits are those of an account's plan; false: there is no such account.
+func (g *Group) Limits(id string) (limiter.Limits, bool) {
+	g.machine.mu.RLock()
+	defer g.machine.mu.RUnlock()
+	return g.machine.limits.limitsOf(id)
+}

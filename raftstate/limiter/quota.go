@@ -4,12 +4,14 @@ import "time"
 
 // Quota is what an account has left of its plan, as far as this node knows.
 type Quota struct {
-	Limits   Limits
-	Rate     int64         // messages left in the window
-	Burst    int64         // messages that may come at once
-	InFlight int64         // requests, of the whole group
-	Reset    time.Duration // until something of the window comes back; 0: all is there
-	Refill   time.Duration // in which an empty bucket fills
+	Limits    Limits
+	Rate      int64         // messages left in the window
+	Burst     int64         // messages that may come at once
+	InFlight  int64         // requests on this node
+	Elsewhere int64         // that other nodes may have in flight
+	Stock     int64         // of Rate and Burst: what this node holds
+	Reset     time.Duration // until something of the window comes back; 0: all is there
+	Refill    time.Duration // in which an empty bucket fills
 }
 
 // Quota returns it for the account of the request.
@@ -29,7 +31,7 @@ func (s *Spender) Quota(account string, l Limits, window time.Duration) Quota {
 func (e *entry) quotaLocked(now, window time.Duration) Quota {
 	l := e.limits
 	refilled := int64(float64(now-e.answered) / float64(window) * float64(l.Rate))
-	q := Quota{Limits: l, InFlight: e.inFlight + e.elsewhere,
+	q := Quota{Limits: l, InFlight: e.inFlight, Elsewhere: e.elsewhere, Stock: e.left,
 		Rate:   max(0, min(l.Rate, e.remaining+e.left)),
 		Burst:  max(0, min(l.Burst, e.level+refilled+e.left)),
 		Refill: time.Duration(float64(window) / float64(l.Rate) * float64(l.Burst)),
