@@ -70,11 +70,13 @@ type Appliance struct {
 	store    sink.Store
 	pipeline *sink.Pipeline
 	reloads  *reloads
+	limits   *rateLimit
 	stored   *notifier
 	api      *httpapi.API
 	admin    *admin.Handler
 	watch    *watch.Watch
 
+	leaseRate               ratePerSecond // of the limiter, for the status
 	appendTimes, batchTimes recent        // of late, for the status
 	missing                 atomic.Uint64 // messages, by the last daily audit
 
@@ -112,7 +114,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.openStore, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}
@@ -230,6 +232,9 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 		a.awaitStore(drain)
 		return a.pipeline.Run(drain)
 	})
+	hold, stopHold := context.WithCancel(work)
+	defer stopHold()
+	limits := run("limits", func() error { return a.limits.spender.Run(hold, returnGrace) })
 	run("audit", func() error { return a.auditDaily(drain) })
 	run("configuration", func() error { return a.reloads.run(drain, a.Reload) })
 	public := a.api.Server()
@@ -266,7 +271,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	case <-a.stopAsked:
 	case <-ctx.Done():
 	}
-	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, pipeline, store, socket})
+	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, stopHold, pipeline, store, socket, limits})
 }
 
 // storeHeadStart is what a store gets to connect before the pipeline may say
@@ -312,10 +317,10 @@ func (a *Appliance) awaitAll(parts *sync.WaitGroup, failure error) {
 
 // stopping is what Run has started and stop ends.
 type stopping struct {
-	public                  *http.Server
-	stopDrain, cancelWork   context.CancelCauseFunc
-	stopWatch               context.CancelFunc
-	pipeline, store, socket chan struct{}
+	public                          *http.Server
+	stopDrain, cancelWork           context.CancelCauseFunc
+	stopWatch, stopHold             context.CancelFunc
+	pipeline, store, socket, limits chan struct{}
 }
 
 // stop is the drain order. Each step has its reason for standing where it does.
@@ -347,13 +352,17 @@ func (a *Appliance) stop(s stopping) error {
 	// it. What it can't finish is on disk and comes again.
 	s.stopDrain(errStopping)
 	a.awaitPart(limit, "pipeline", s.pipeline)
-	// 4. Operators could watch until here.
+	// 4. Nobody takes anything more, so what this node holds of accounts' limits
+	// is free for the others, while there is a group to give it back to.
+	s.stopHold()
+	a.awaitPart(limit, "limits", s.limits)
+	// 5. Operators could watch until here.
 	s.stopWatch()
 	a.awaitPart(limit, "admin socket", s.socket)
-	// 5. The store and the replicated state have no users left.
+	// 6. The store and the replicated state have no users left.
 	s.cancelWork(errStopping)
 	a.awaitPart(limit, "store", s.store)
-	// 6. The log is last: everything above may still have written to it.
+	// 7. The log is last: everything above may still have written to it.
 	err := a.Close()
 	a.logger.Info("stopped", "took", time.Since(began).Round(time.Millisecond).String())
 	select {

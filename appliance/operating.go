@@ -16,6 +16,7 @@ import (
 func (a *Appliance) buildAdmin() (err error) {
 	a.admin, err = admin.New(admin.Config{
 		Accounts:  accountsAdapter{a.group},
+		Limits:    a.limits,
 		Messages:  (*operatorMessages)(a),
 		Breakers:  (*operatorBreakers)(a),
 		Render:    func(r *message.Record) any { return httpapi.ViewOf(r) },

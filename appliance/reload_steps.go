@@ -42,6 +42,13 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			_, err := a.group.SetPlans(ctx, plansOf(c.RateLimiting.Tiers))
 			return err
 		}},
+		{"window", []string{"rate_limiting.window"}, func(ctx context.Context, c config.Config) error {
+			return a.group.SetWindow(ctx, c.RateLimiting.Window)
+		}},
+		{"limits", []string{"rate_limiting.enabled"}, func(_ context.Context, c config.Config) error {
+			a.limits.SetEnabled(c.RateLimiting.Enabled)
+			return nil
+		}},
 		{"breakers", []string{"circuit_breaker"}, func(ctx context.Context, c config.Config) error {
 			return a.group.SetBreakers(ctx, breakerSettings(c.CircuitBreaker))
 		}},

@@ -43,6 +43,7 @@ func (a *Appliance) openGroup() (err error) {
 		Dir:        a.path("raft"),
 		Cluster:    clusterOf(a.cfg.Cluster, a.beat),
 		Plans:      plansOf(a.cfg.RateLimiting.Tiers),
+		Window:     a.cfg.RateLimiting.Window,
 		Breakers:   breakerSettings(a.cfg.CircuitBreaker),
 		Fatal:      a.die,
 		Logger:     a.logger.With("part", "raft"),
@@ -120,6 +121,7 @@ func (a *Appliance) buildAPI() (err error) {
 		Log:            logAdapter{a.log},
 		Messages:       (*messages)(a),
 		Keys:           keysAdapter{a.group},
+		Limiter:        a.limits,
 		Ready:          a.publicReadiness,
 		Registerer:     a.registry,
 		Logger:         a.logger.With("part", "http"),
@@ -196,7 +198,7 @@ func (k keysAdapter) Authenticate(key string) (httpapi.Principal, error) {
 	case err != nil:
 		return httpapi.Principal{}, err
 	}
-	return httpapi.Principal{Account: p.Account, Channels: channelsOf(p.Plan), Test: p.Test, Suspended: p.Suspended, CallbackURL: p.CallbackURL}, nil
+	return httpapi.Principal{Account: p.Account, Plan: planOf(p.Plan), Channels: channelsOf(p.Plan), Test: p.Test, Suspended: p.Suspended, CallbackURL: p.CallbackURL}, nil
 }
 
 func channelsOf(plan *account.Plan) (set httpapi.ChannelSet) {

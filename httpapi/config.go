@@ -50,8 +50,8 @@ type Config struct {
 	Log      Log
 	Messages Messages
 	Keys     Keys
-	Life     Life // nil: messages cannot be canceled, requeued or counted
-	Hook     Hook // of /hooks/whatsapp; nil: not found
+	Life     Life    // nil: messages cannot be canceled, requeued or counted
+	Hook     Hook    // of /hooks/whatsapp; nil: not found
 	Limiter  Limiter // nil: nothing is limited
 	// Ready is asked by /readyz. nil: always ready.
 	Ready func(context.Context) Readiness

@@ -124,7 +124,7 @@ func (n *Node) waitReady() {
 func (n *Node) account() string {
 	n.tb.Helper()
 	ctx := context.Background()
-	if _, err := n.Admin.CreateAccount(ctx, admin.CreateAccount{ID: "acme", Tier: "enterprise"}); err != nil {
+	if _, err := n.Admin.CreateAccount(ctx, admin.CreateAccount{ID: "acme", Tier: "development"}); err != nil {
 		if _, err := n.Admin.Account(ctx, "acme"); err != nil {
 			n.tb.Fatalf("make an account: %v", err)
 		}

@@ -101,7 +101,9 @@ func NewProcess(tb testing.TB, dir string, settings ...string) *Process {
 		tb.Fatal(err)
 	}
 	p.env = append(os.Environ(), "FOREBAY_CONFIG="+config, "FOREBAY_DATA_DIR="+dir, "FOREBAY_HTTP_LISTEN="+api,
-		"FOREBAY_HTTP_OPS_LISTEN="+ops, "FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB", "FOREBAY_LOG_LEVEL=warn")
+		"FOREBAY_HTTP_OPS_LISTEN="+ops, "FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB", "FOREBAY_LOG_LEVEL=warn",
+		// Not in the way of tests of other things.
+		"FOREBAY_RATE_LIMITING_TIERS={test: {requests_per_minute: 100000000, burst: 1000000, concurrent: 100000}}")
 	p.env = append(p.env, settings...)
 	tb.Cleanup(p.Kill)
 	return p
@@ -223,7 +225,7 @@ func (p *Process) account() string {
 	c := p.Admin()
 	defer c.Close()
 	ctx := context.Background()
-	if _, err := c.CreateAccount(ctx, admin.CreateAccount{ID: "acme", Tier: "enterprise"}); err != nil {
+	if _, err := c.CreateAccount(ctx, admin.CreateAccount{ID: "acme", Tier: "test"}); err != nil {
 		if _, err := c.Account(ctx, "acme"); err != nil {
 			p.tb.Fatalf("make an account: %v", err)
 		}

@@ -19,7 +19,7 @@ import (
 const (
 	devDir     = "data"
 	devAccount = "dev"
-	devTier    = "premium"
+	devTier    = "development"
 	// devPatience is how long a start may take; recovery of a large log is the
 	// longest part.
 	devPatience = 2 * time.Minute

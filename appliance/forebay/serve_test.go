@@ -142,7 +142,7 @@ func walkThrough(t *testing.T, dir string, env []string) {
 		}
 		return o.stdout
 	}
-	must("acme", "account", "create", "acme", "--tier", "basic")
+	must("acme", "account", "create", "acme", "--tier", "development")
 	key := must("", "key", "create", "acme")
 	if err := os.WriteFile(filepath.Join(dir, "acme.key"), []byte(key), 0o600); err != nil {
 		t.Fatal(err)

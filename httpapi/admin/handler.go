@@ -49,6 +49,7 @@ type Config struct {
 	Accounts Accounts
 	Messages Messages
 	Breakers Breakers
+	Limits   Limits // nil: the route says that there are none
 	// Render gives the form in which a message is shown: httpapi.ViewOf.
 	Render func(*message.Record) any
 	// Audit counts what became of the messages accepted since then; zero: all.
@@ -169,6 +170,7 @@ func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
 		{http.MethodDelete, "/keys/:key", h.revokeKey},
 		{http.MethodGet, "/messages", h.listMessages},
 		{http.MethodGet, "/messages/:message", h.showMessage},
+		{http.MethodGet, "/limits/:account", h.showLimits},
 		{http.MethodGet, "/breakers", h.listBreakers},
 		{http.MethodPost, "/breakers/:breaker/:position", h.forceBreaker},
 		{http.MethodGet, "/audit", h.audit},

@@ -38,6 +38,9 @@ type HoldingView struct {
 }
 
 func (h *Handler) showLimits(x *exchange) error {
+	if h.cfg.Limits == nil {
+		return Refuse(CodeUnavailable, "nothing is limited here")
+	}
 	v, err := h.cfg.Limits.Limits(x.r.Context(), x.param("account"))
 	if err != nil {
 		return err
@@ -47,5 +50,6 @@ func (h *Handler) showLimits(x *exchange) error {
 
 // Limits asks for the use of an account's limits.
 func (c *Client) Limits(ctx context.Context, account string) (v LimitsView, err error) {
-	return v, c.do(ctx, http.MethodGet, "/limits/"+url.PathEscape(account), nil, &v)
+	err = c.call(ctx, http.MethodGet, "/limits/"+url.PathEscape(account), nil, &v)
+	return v, err
 }

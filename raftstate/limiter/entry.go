@@ -31,6 +31,7 @@ type entry struct {
 	slots    int64
 	inFlight int64
 	peak     int64 // of inFlight, of late
+	asking   int64 // slots, in the request under way
 
 	stock    int64   // left after the last grant: a third of it is the signal to ask
 	taken    int64   // since the last request
@@ -47,7 +48,6 @@ type entry struct {
 	reasonUntil  time.Duration // for which it is taken as read
 	retryAt      time.Duration
 	noSlotsUntil time.Duration
-	answers      uint64 // how many there were
 
 	remaining, level, elsewhere int64         // for anybody, at the last answer
 	resetAt                     time.Duration // 0: nothing is used
@@ -119,6 +119,7 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 	e.give = false
 	e.slots = max(e.inFlight, min(e.slots, out.Slots))
 	out.Slots = max(out.Slots, e.slots)
+	e.asking = out.Slots
 	out.Held = e.left + e.busy
 	return out
 }
@@ -136,7 +137,7 @@ func (e *entry) acceptLocked(g *Grant, sent, now time.Duration) {
 		e.retryAt = now + wait
 		e.reasonUntil = now + min(wait, refusalTime)
 	}
-	if e.wantSlots > 0 && e.slots < e.inFlight+e.wantSlots {
+	if g.Slots < e.asking { // that is all there is
 		e.noSlotsUntil = now + slotRefusal
 	}
 	e.remaining, e.level, e.elsewhere, e.answered = g.Remaining, g.Level, g.Elsewhere, now
@@ -144,7 +145,6 @@ func (e *entry) acceptLocked(g *Grant, sent, now time.Duration) {
 	if g.Reset > 0 {
 		e.resetAt = now + time.Duration(g.Reset)*time.Millisecond
 	}
-	e.answers++
 	e.wakeLocked()
 	e.expireLocked(now)
 }

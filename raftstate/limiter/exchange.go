@@ -156,7 +156,6 @@ func (s *Spender) lost(newest uint64) {
 	s.session, s.seq = 0, newest
 	s.each(func(e *entry) (exchange bool) {
 		e.resetLocked()
-		e.answers++
 		e.wakeLocked() // they ask again
 		return true
 	})

@@ -209,14 +209,11 @@ func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Ve
 		if now < e.noSlotsUntil {
 			return full
 		}
-		before := e.answers
 		s.enqueueLocked(e)
 		if v := s.await(ctx, e, deadline); v.Reason != Allowed {
 			return v
 		}
-		if now = s.cfg.Now(); e.answers > before+1 && e.inFlight >= e.slots {
-			return full // others were quicker, twice
-		}
+		now = s.cfg.Now()
 	}
 }
 
