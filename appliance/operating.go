@@ -19,6 +19,7 @@ func (a *Appliance) buildAdmin() (err error) {
 		Limits:    a.limits,
 		Messages:  (*operatorMessages)(a),
 		Breakers:  (*operatorBreakers)(a),
+		Webhooks:  operatorWebhooks{a.group},
 		Render:    func(r *message.Record) any { return httpapi.ViewOf(r) },
 		Audit:     a.audit,
 		Backup:    a.backup,

@@ -32,7 +32,7 @@ func (a *app) accountCommand() *cobra.Command {
 	})
 	return a.group("account", "Manage accounts", a.accountCreateCommand(), list, show, a.accountSetCommand(),
 		a.accountSuspendCommand("suspend", "Refuse an account's messages until it is resumed", true),
-		a.accountSuspendCommand("resume", "Take an account's messages again", false), remove)
+		a.accountSuspendCommand("resume", "Take an account's messages again", false), remove, a.secretCommand(), a.endpointCommand())
 }
 
 func (a *app) accountCreateCommand() *cobra.Command {

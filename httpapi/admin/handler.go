@@ -43,13 +43,14 @@ type Breakers interface {
 	ForceBreaker(ctx context.Context, name, position, who string) (BreakerStatus, error)
 }
 
-// Config says what a Handler serves. All but Watching, Configs, Page,
+// Config says what a Handler serves. All but Watching, Configs, Webhooks, Page,
 // Token, Logger and Registerer must be set.
 type Config struct {
 	Accounts Accounts
 	Messages Messages
 	Breakers Breakers
-	Limits   Limits // nil: the route says that there are none
+	Limits   Limits   // nil: the route says that there are none
+	Webhooks Webhooks // nil: no routes
 	// Render gives the form in which a message is shown: httpapi.ViewOf.
 	Render func(*message.Record) any
 	// Audit counts what became of the messages accepted since then; zero: all.
@@ -158,7 +159,7 @@ type adminRoute struct {
 
 // adminRoutes is the route table of /admin/v1.
 func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
-	for _, route := range append(h.configRoutes(), []adminRoute{
+	for _, route := range append(append(h.configRoutes(), h.webhookRoutes()...), []adminRoute{
 		{http.MethodGet, "/accounts", h.listAccounts},
 		{http.MethodPost, "/accounts", h.createAccount},
 		{http.MethodGet, "/accounts/:account", h.showAccount},
