@@ -14,7 +14,8 @@
 // A directory holds one Badger database and three files of ours:
 //
 //	m lane id        record             a message waiting, or taken by the pipeline
-//	d due id         record             a message parked until due (Unix ms)
+//	d due id         record             a message parked until due (Unix ms), or on a
+//	                                    shelf until it is fetched (shelf.go)
 //	p id             due, state         how far delivery got; only once it got anywhere
 //	k account 0 key  id, print, expiry  an idempotency key and the answer it was given
 //	x head           seq, id, done      the last number and name issued, how many are complete

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,20 +18,22 @@ import (
 // model is what a log must be, and the log itself. Its methods are the actions
 // of a rapid state machine; after each, Check holds the one against the other.
 type model struct {
-	t       testing.TB
-	cfg     Config
-	log     *Log
-	made    int // messages so far
-	seq     uint64
-	last    message.ID
-	waiting [message.Lanes][]message.ID // to be handed out, in order
-	taken   map[message.ID]message.Entry
-	parked  map[message.ID]parking
-	done    []message.ID
-	payload held
-	state   map[message.ID]string // progress
-	keys    map[string]message.ID
-	crashes int
+	t        testing.TB
+	cfg      Config
+	log      *Log
+	made     int // messages so far
+	seq      uint64
+	last     message.ID
+	waiting  [message.Lanes][]message.ID // to be handed out, in order
+	taken    map[message.ID]message.Entry
+	parked   map[message.ID]parking
+	shelved  map[message.ID]Shelf
+	recalled map[message.ID]bool // since the log was opened
+	done     []message.ID
+	payload  held
+	state    map[message.ID]string // progress
+	keys     map[string]message.ID
+	crashes  int
 }
 
 type parking struct {
@@ -40,7 +43,7 @@ type parking struct {
 
 func newModel(t testing.TB, cfg Config) *model {
 	m := &model{t: t, cfg: cfg, payload: held{}, taken: map[message.ID]message.Entry{},
-		parked: map[message.ID]parking{}, state: map[message.ID]string{}, keys: map[string]message.ID{}}
+		parked: map[message.ID]parking{}, shelved: map[message.ID]Shelf{}, recalled: map[message.ID]bool{}, state: map[message.ID]string{}, keys: map[string]message.ID{}}
 	m.open(nil)
 	return m
 }
@@ -210,6 +213,7 @@ func (m *model) Complete(t *rapid.T) {
 		delete(m.taken, e.ID)
 		delete(m.payload, e.ID)
 		delete(m.state, e.ID)
+		delete(m.recalled, e.ID)
 	}
 }
 
@@ -217,7 +221,9 @@ func (m *model) Progress(t *rapid.T) {
 	some := slices.Clone(m.some(t))
 	for i := range some {
 		some[i].Progress = fmt.Append(nil, "state ", m.made, i)
-		m.state[some[i].ID] = string(some[i].Progress)
+		if !m.recalled[some[i].ID] {
+			m.state[some[i].ID] = string(some[i].Progress)
+		}
 		m.taken[some[i].ID] = some[i]
 	}
 	if err := m.log.Progress(background(), some); err != nil {
@@ -233,12 +239,77 @@ func (m *model) Park(t *rapid.T) {
 	}
 	for i := range some {
 		some[i].Progress = fmt.Append(nil, "parked ", m.made, i)
-		m.state[some[i].ID] = string(some[i].Progress)
-		m.parked[some[i].ID] = parking{some[i], due}
+		if !m.recalled[some[i].ID] {
+			m.state[some[i].ID] = string(some[i].Progress)
+		}
+		m.parked[some[i].ID] = parking{some[i], due || m.recalled[some[i].ID]}
 		delete(m.taken, some[i].ID)
 	}
 	if err := m.log.Park(background(), until, some); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// shelfOf gives each lane a shelf of its own, and one that all share.
+func shelfOf(t *rapid.T) Shelf { return Shelf(rapid.IntRange(0, 2).Draw(t, "shelf")) }
+
+func (m *model) Shelve(t *rapid.T) {
+	some, shelf := slices.Clone(m.some(t)), shelfOf(t)
+	for i := range some {
+		id := some[i].ID
+		if m.recalled[id] {
+			t.Skip("its state is no longer the holder's")
+		}
+		some[i].Progress = fmt.Append(nil, "shelved ", m.made, i)
+		m.state[id] = string(some[i].Progress)
+		m.shelved[id] = shelf
+		delete(m.taken, id)
+	}
+	if err := m.log.Shelve(background(), shelf, some); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Fetch brings back those of the shelf with the smallest ids, and no others.
+func (m *model) Fetch(t *rapid.T) {
+	shelf, n := shelfOf(t), rapid.IntRange(1, 20).Draw(t, "n")
+	var there []message.ID
+	for id, on := range m.shelved {
+		if on == shelf {
+			there = append(there, id)
+		}
+	}
+	slices.SortFunc(there, message.ID.Compare)
+	got, err := m.log.Fetch(background(), shelf, n)
+	if want := min(n, len(there)); err != nil || got != want {
+		t.Fatalf("fetched %d of shelf %d, %v, want %d", got, shelf, err, want)
+	}
+	for _, id := range there[:got] {
+		delete(m.shelved, id)
+		m.parked[id] = parking{due: true}
+	}
+}
+
+// Recall gives any message that is not complete another state. It comes back if
+// it was parked or on a shelf, and keeps the state whatever its holder says.
+func (m *model) Recall(t *rapid.T) {
+	if len(m.payload) == 0 {
+		t.Skip("nothing is there")
+	}
+	ids := slices.SortedFunc(maps.Keys(m.payload), message.ID.Compare)
+	id := rapid.SampledFrom(ids).Draw(t, "id")
+	state := fmt.Sprint("recalled ", m.made, len(m.state))
+	e, err := m.log.Recall(background(), id, []byte(state))
+	if err != nil || !bytes.Equal(e.Payload, m.payload[id]) {
+		t.Fatalf("recall %s: %v", id, err)
+	}
+	m.state[id], m.recalled[id] = state, true
+	if _, ok := m.parked[id]; ok {
+		m.parked[id] = parking{due: true}
+	}
+	if _, ok := m.shelved[id]; ok {
+		delete(m.shelved, id)
+		m.parked[id] = parking{due: true}
 	}
 }
 
@@ -279,6 +350,7 @@ func (m *model) untake() {
 		m.waiting[id.Lane()] = append(m.waiting[id.Lane()], id)
 	}
 	clear(m.taken)
+	clear(m.recalled) // the state is on disk, and whoever holds it next has read it
 	for lane := range m.waiting {
 		slices.SortFunc(m.waiting[lane], message.ID.Compare)
 	}
@@ -343,7 +415,8 @@ func TestProperty08_NothingIsLostWhateverHappens(t *testing.T) {
 		defer func() { _ = m.log.Close() }()
 		r.Repeat(map[string]func(*rapid.T){
 			"append": m.Append, "batch": m.AppendBatch, "replay": m.Replay, "next": m.Next, "complete": m.Complete,
-			"progress": m.Progress, "park": m.Park, "spill": m.Spill, "scrub": m.Scrub, "reopen": m.Reopen, "crash": m.Crash,
+			"progress": m.Progress, "park": m.Park, "shelve": m.Shelve, "fetch": m.Fetch, "recall": m.Recall,
+			"spill": m.Spill, "scrub": m.Scrub, "reopen": m.Reopen, "crash": m.Crash,
 			"": m.Check,
 		})
 		m.finish(r)

@@ -39,7 +39,10 @@ func (l *Log) Progress(ctx context.Context, entries []message.Entry) error {
 // Progress. They take no memory meanwhile, and come back through Next.
 // ErrTooLarge: see MaxState.
 func (l *Log) Park(ctx context.Context, due time.Time, entries []message.Entry) error {
-	at := uint64(max(due.UnixMilli(), 1))
+	return l.park(ctx, uint64(min(max(due.UnixMilli(), 1), int64(shelfBase)-1)), entries)
+}
+
+func (l *Log) park(ctx context.Context, at uint64, entries []message.Entry) error {
 	return l.change(ctx, entries, func(o *op, e message.Entry) {
 		o.kind, o.state, o.due = opPark, e.Progress, at
 		o.record = newRecord(e)
@@ -165,7 +168,7 @@ func (l *Log) unparkSome(ctx context.Context, now time.Time) (int, error) {
 	if l.writer.tally().parked == 0 || !l.window.hasRoom() {
 		return 0, nil
 	}
-	r, err := l.readDue(uint64(now.UnixMilli()))
+	r, err := l.readParked(1, uint64(now.UnixMilli()), unparkBatch)
 	if err != nil || len(r.ops) == 0 {
 		return 0, err
 	}
@@ -177,7 +180,8 @@ func (l *Log) unparkSome(ctx context.Context, now time.Time) (int, error) {
 	return n, r.err
 }
 
-func (l *Log) readDue(now uint64) (*request, error) {
+// readParked reads up to n messages that are parked until a time in [from, to].
+func (l *Log) readParked(from, to uint64, n int) (*request, error) {
 	r := &request{done: make(chan struct{}, 1)}
 	db, err := l.acquire()
 	if err != nil {
@@ -188,14 +192,14 @@ func (l *Log) readDue(now uint64) (*request, error) {
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefixParked}})
 	defer it.Close()
-	for it.Rewind(); it.Valid() && len(r.ops) < unparkBatch; it.Next() {
+	for it.Seek(binary.BigEndian.AppendUint64([]byte{prefixParked}, from)); it.Valid() && len(r.ops) < n; it.Next() {
 		item := it.Item()
 		id, err := recordID(item.Key())
 		if err != nil {
 			return nil, err
 		}
 		o := op{kind: opUnpark, id: id, lane: id.Lane(), due: binary.BigEndian.Uint64(item.Key()[1:])}
-		if o.due > now {
+		if o.due > to {
 			break
 		}
 		if o.record, err = item.ValueCopy(nil); err != nil {

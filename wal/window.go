@@ -41,6 +41,8 @@ type window struct {
 	count     int                  // records in memory, waiting
 	bytes     int64                // of count and taken
 	tight     bool                 // backpressure is on
+
+	recalled map[message.ID][]byte // states of messages that may be here without them
 }
 
 type lane struct {
@@ -113,29 +115,48 @@ func (w *window) committed(ops []*op, spill bool) {
 		case opAppend:
 			w.appended(o, spill)
 		case opUnpark:
-			l := &w.lanes[o.lane]
-			seq, payload, err := openRecord(o.record, o.id)
-			if err != nil || o.stale { // readDue does not submit a damaged one
-				delete(l.early, o.id)
-				continue
+			switch _, recalled := w.recalled[o.id]; {
+			case o.stale && recalled:
+				w.lanes[o.lane].settle(o.id)
+			case o.stale:
+				delete(w.lanes[o.lane].early, o.id)
+			default:
+				w.cameBack(o)
 			}
-			l.returned.push(message.Entry{ID: o.id, Seq: seq, Payload: payload, Progress: o.state})
-			w.count++
-			w.bytes += int64(len(payload))
-			if o.id.Compare(l.loaded) <= 0 {
-				delete(l.early, o.id)
-			} else {
-				l.early[o.id] = true
-				l.ahead++
-			}
+		case opRecall:
+			w.recalledNow(o)
 		case opComplete, opPark:
 			if size, ok := w.taken[o.id]; ok {
 				delete(w.taken, o.id)
 				w.bytes -= size
 			}
+			if o.kind == opComplete {
+				delete(w.recalled, o.id)
+			}
 		}
 	}
 	signal(w.wake)
+}
+
+// cameBack takes a message that is no longer parked.
+func (w *window) cameBack(o *op) {
+	l := &w.lanes[o.lane]
+	seq, payload, err := openRecord(o.record, o.id)
+	if err != nil { // readParked does not submit a damaged one
+		delete(l.early, o.id)
+		return
+	}
+	l.returned.push(message.Entry{ID: o.id, Seq: seq, Payload: payload, Progress: o.state})
+	w.count++
+	w.bytes += int64(len(payload))
+	if o.id.Compare(l.loaded) <= 0 {
+		delete(l.early, o.id)
+	} else {
+		if !l.early[o.id] {
+			l.ahead++
+		}
+		l.early[o.id] = true
+	}
 }
 
 func (w *window) appended(o *op, spill bool) {
@@ -320,6 +341,11 @@ func (w *window) take(p message.Priority, n int, bytes int64, out []message.Entr
 			break
 		}
 		e := q.pop()
+		if len(w.recalled) > 0 {
+			if state, ok := w.recalled[e.ID]; ok {
+				e.Progress = state
+			}
+		}
 		w.taken[e.ID] = int64(len(e.Payload))
 		w.count--
 		bytes -= int64(len(e.Payload))

@@ -20,6 +20,7 @@ const (
 	opProgress                   // how far delivery got
 	opPark                       // wait on disk until due
 	opUnpark                     // due: back into the lane
+	opRecall                     // another state, and back into the lane wherever it is
 	opForget                     // an idempotency key has expired
 	opPad                        // fills the memtable; without a record: takes the pad away
 )
@@ -32,7 +33,7 @@ type op struct {
 	seq         uint64
 	record      []byte // opAppend, opPark, opUnpark: the sealed record; opAppend: sealed by the writer
 	state       []byte // opProgress, opPark, opUnpark: encoded message.State
-	due         uint64 // opPark: until when; opUnpark: until when it was parked
+	due         uint64 // opPark: until when; opUnpark, opRecall: until when it was parked
 	key         []byte // opAppend: idempotency key or nil; opForget
 	fingerprint message.Fingerprint
 	size        int  // of the record, for the count of live bytes
@@ -107,6 +108,8 @@ type writer struct {
 	memory int64      // memtable size, for the tide mark
 
 	maxBytes, maxCount int64 // of one transaction
+
+	recalled map[message.ID][]byte // states that hold until the message is complete
 
 	mu      sync.Mutex
 	durable tide  // as of the last commit
@@ -282,7 +285,9 @@ func (w *writer) add(b *batch, o *op) bool {
 	default:
 		// What is complete stays so, whoever comes late with a message in hand.
 		if o.stale = w.ledger.isDone(o.seq); !o.stale {
-			w.move(b, o)
+			if w.overrule(b, o); !o.stale {
+				w.move(b, o)
+			}
 		} else if o.kind == opUnpark {
 			b.delete(b.parkedKey(o.due, o.id))
 			b.change.parked--
@@ -293,6 +298,10 @@ func (w *writer) add(b *batch, o *op) bool {
 
 // move records how far a message got, and puts it to rest or brings it back.
 func (w *writer) move(b *batch, o *op) {
+	if o.kind == opRecall {
+		w.recall(b, o)
+		return
+	}
 	k := b.key(progressKey, o.id)
 	due := uint64(0)
 	switch o.kind {
@@ -353,8 +362,9 @@ func (w *writer) complete(b *batch, o *op) {
 	}
 	b.chunks[chunk] = struct{}{}
 	b.delete(b.key(messageKey, o.id))
-	if o.hasProgress {
+	if _, recalled := w.recalled[o.id]; o.hasProgress || recalled {
 		b.delete(b.key(progressKey, o.id))
+		delete(w.recalled, o.id)
 	}
 	b.change.live--
 	b.change.liveBytes -= int64(o.size)
