@@ -50,6 +50,10 @@ type Config struct {
 	Slow  Backoff       // of a batch that the store refuses for another reason; default 5 s to 5 min
 	Grace time.Duration // what inserts under way get when the pipeline is stopped; default 10 s
 
+	// Dispatcher, if set, delivers what is for a channel. It must run for as
+	// long as the pipeline does.
+	Dispatcher *Dispatcher
+
 	// OnStored, if set, is called with records that are now in the store, in
 	// the state they have there, before the log forgets them; again after a
 	// crash in between. It is called by all workers at once, should be quick,
@@ -160,8 +164,16 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	defer p.gate.watch()()
 
 	var wg sync.WaitGroup
-	errs := make([]error, p.cfg.Workers)
-	for i := range errs {
+	errs := make([]error, p.cfg.Workers+1)
+	if p.cfg.Dispatcher != nil {
+		wg.Go(func() {
+			if err := p.detour(taking, work); err != nil {
+				errs[p.cfg.Workers] = err
+				stop(err)
+			}
+		})
+	}
+	for i := range p.cfg.Workers {
 		wg.Go(func() {
 			if errs[i] = p.work(taking, work); errs[i] != nil {
 				stop(errs[i])

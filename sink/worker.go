@@ -89,49 +89,109 @@ type completeError struct{ err error }
 func (e *completeError) Error() string { return "complete entries: " + e.err.Error() }
 func (e *completeError) Unwrap() error { return e.err }
 
-// settle brings a batch to where the log may forget it.
+// settle brings a batch to where the log may forget it, and what has still to be
+// delivered to the dispatcher.
 func (p *Pipeline) settle(taking, work context.Context, b batch) error {
-	results, err := p.insert(taking, work, b)
-	if err != nil {
+	p.route(work, &b)
+	results, err := p.insert(taking, work, &b)
+	if err != nil || len(results) == 0 {
 		return err
 	}
-	final := b.entries[:0:0]
+	var final, open batch
+	final.entries = b.entries[:0:0]
 	for i, res := range results {
 		p.metrics.rows[res.Outcome].Inc()
-		b.records[i].State = res.State
+		adopt(&b.records[i], res)
 		if res.Outcome == SetAside {
 			p.log.Error("The store refused a message for its own fault. It is kept there as failed.",
 				"id", b.records[i].ID, "reason", res.State.Error)
 		}
-		if res.State.Status.Final() {
-			final = append(final, b.entries[i])
+		switch {
+		case b.records[i].Status.Final():
+			final.entries = append(final.entries, b.entries[i])
+		case p.cfg.Dispatcher != nil:
+			open.entries, open.records = append(open.entries, b.entries[i]), append(open.records, b.records[i])
 		}
 	}
 	p.meter.add(time.Now(), len(results))
 	if p.cfg.OnStored != nil {
 		p.cfg.OnStored(b.records)
 	}
-	if len(final) == 0 {
-		return nil
+	told := true
+	if p.cfg.Dispatcher != nil {
+		told = p.tell(work, b.records)
 	}
-	if err := p.cfg.Source.Complete(work, final); err != nil {
-		if work.Err() != nil {
-			return context.Cause(work) // out of time: it is stored, and will be known
+	if err := p.complete(work, final.entries, told); err != nil {
+		return err
+	}
+	if len(open.records) > 0 {
+		p.cfg.Dispatcher.admit(work, open.entries, open.records)
+	}
+	return nil
+}
+
+// adopt takes over the state that the store has. What was tried while the store
+// was down stays known.
+func adopt(r *message.Record, res Result) {
+	attempts, cause := r.Attempts, r.Error
+	r.State = res.State
+	if len(attempts) > len(r.Attempts) {
+		r.Attempts, r.Error = attempts, cause
+	}
+}
+
+// tell makes the records' changes known, and reports whether that is durable.
+func (p *Pipeline) tell(work context.Context, records []message.Record) bool {
+	d := p.cfg.Dispatcher
+	for i := range records {
+		if records[i].Status.Final() {
+			d.metrics.final(records[i].Channel, records[i].Status)
 		}
+	}
+	d.forgetFinal(records)
+	if err := d.Changed(work, records); err != nil {
+		p.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(records))
+		return false
+	}
+	return true
+}
+
+// complete lets the log forget what is final; but what has not been told of
+// rests there, and comes back for it.
+func (p *Pipeline) complete(work context.Context, final []message.Entry, told bool) (err error) {
+	switch {
+	case len(final) == 0:
+		return nil
+	case told:
+		err = p.cfg.Source.Complete(work, final)
+	default:
+		err = p.cfg.Dispatcher.cfg.Journal.Park(work, time.Now().Add(5*time.Second), final)
+	}
+	if err != nil && work.Err() != nil {
+		return context.Cause(work) // out of time: it is stored, and will be known
+	}
+	if err != nil {
 		return &completeError{err}
 	}
 	return nil
 }
 
-// insert stores a batch, for as long as it takes. Once taking has ended it
-// returns an error rather than try again.
-func (p *Pipeline) insert(taking, work context.Context, b batch) ([]Result, error) {
+// insert stores a batch, for as long as it takes, less what leaves it for the
+// dispatcher while the store is down. Once taking has ended it returns an error
+// rather than try again.
+func (p *Pipeline) insert(taking, work context.Context, b *batch) ([]Result, error) {
 	for refused := 0; ; {
+		if !p.gate.since().IsZero() {
+			p.bypass(work, b)
+		}
+		if len(b.records) == 0 {
+			return nil, nil
+		}
 		pass, err := p.gate.enter(taking)
 		if err != nil {
 			return nil, err
 		}
-		results, took, err := p.try(work, b.records)
+		results, took, err := p.fly(work, b.records)
 		var down *Down
 		switch {
 		case err == nil:
@@ -169,6 +229,14 @@ func (p *Pipeline) answered(pass pass) {
 	if outage := p.gate.leave(pass); outage > 0 {
 		p.log.Info("The store is up again.", "down_for", outage.Round(time.Millisecond))
 	}
+}
+
+// fly makes one call to the store that no cancel may cross.
+func (p *Pipeline) fly(work context.Context, records []message.Record) ([]Result, time.Duration, error) {
+	if d := p.cfg.Dispatcher; d != nil {
+		defer d.land(d.takeOff(records))
+	}
+	return p.try(work, records)
 }
 
 // try makes one call to the store, and holds the store to its contract.

@@ -22,7 +22,10 @@ import (
 // and a message read without it would not be the message that was accepted.
 const codecVersion = 1
 
-const flagTest = 1 << 0
+const (
+	flagTest     = 1 << 0
+	flagCallback = 1 << 1
+)
 
 // The tags of a message's fields. They are written to disk; never renumber them.
 const (
@@ -102,6 +105,9 @@ func (m *Message) Append(dst []byte) []byte {
 	if m.Test {
 		flags |= flagTest
 	}
+	if m.Callback {
+		flags |= flagCallback
+	}
 	dst = append(dst, codecVersion, byte(m.Channel), byte(m.Priority), flags)
 	dst = appendString(dst, tagAccount, m.Account)
 	dst = appendString(dst, tagTo, m.To)
@@ -143,8 +149,8 @@ func Decode(b []byte) (Message, error) {
 	if b[0] != codecVersion {
 		return Message{}, fmt.Errorf("version %d, this program knows %d", b[0], codecVersion)
 	}
-	m := Message{Channel: Channel(b[1]), Priority: Priority(b[2]), Test: b[3]&flagTest != 0}
-	if !m.Channel.Valid() || m.Priority >= Lanes || b[3]&^flagTest != 0 {
+	m := Message{Channel: Channel(b[1]), Priority: Priority(b[2]), Test: b[3]&flagTest != 0, Callback: b[3]&flagCallback != 0}
+	if !m.Channel.Valid() || m.Priority >= Lanes || b[3]&^(flagTest|flagCallback) != 0 {
 		return Message{}, fmt.Errorf("head % x", b[:4])
 	}
 	r := reader{rest: string(b[4:])} // one copy for every string of the message

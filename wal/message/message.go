@@ -98,6 +98,7 @@ type Message struct {
 	Channel  Channel
 	Priority Priority
 	Test     bool // submitted with a test key: everything happens but the provider call
+	Callback bool // tells of another message's status: it has no callback of its own
 
 	To       string
 	Subject  string

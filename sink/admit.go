@@ -1,0 +1,159 @@
+package sink
+
+import (
+	"context"
+	"time"
+
+	"forebay/wal/message"
+)
+
+// validate is what is decided about a message before the store has it: whether
+// it may go at all, and when.
+func (d *Dispatcher) validate(r *message.Record, present time.Time) {
+	if r.Status != message.Accepted || r.Channel == message.ChannelStore {
+		return
+	}
+	d.mu.Lock()
+	sender := d.outlets[r.Channel].sender
+	d.mu.Unlock()
+	var why *message.Failure
+	if d.cfg.Admit != nil && !r.Callback {
+		why = d.cfg.Admit(r.Account, r.Channel)
+	}
+	if why == nil && sender != nil && !r.Test {
+		why = sender.Check(&r.Message)
+	}
+	switch {
+	case why != nil:
+		r.Status, r.FailedAt, r.Error = message.Rejected, present, why
+	case r.SendAt.After(present):
+		r.Status, r.ScheduledAt, r.NextAttemptAt, r.HoldReason = message.Scheduled, r.SendAt, r.SendAt, HoldScheduled
+	}
+}
+
+// deliverable reports whether the message may go before the store knows it: one
+// with an idempotency key may not, for another node may have the same.
+func deliverable(r *message.Record) bool {
+	return r.Channel != message.ChannelStore && r.IdempotencyKey == "" && !settledStatus(r.Status)
+}
+
+// admit takes messages over from the pipeline: into the queue, or to where they
+// rest in the log. It does not wait for a delivery.
+func (d *Dispatcher) admit(ctx context.Context, entries []message.Entry, records []message.Record) {
+	var s sorted
+	present := now()
+	d.mu.Lock()
+	for i := range records {
+		d.sortLocked(&s, &job{entry: entries[i], rec: records[i], stored: !records[i].StoredAt.IsZero()}, present)
+	}
+	d.mu.Unlock()
+	for _, j := range s.later {
+		d.park(ctx, j.rec.NextAttemptAt, j)
+	}
+	for o, jobs := range s.overflow {
+		o.shelve(ctx, kindAccount, jobs...)
+	}
+	for o, jobs := range s.ill {
+		o.shelve(ctx, kindHost, jobs...)
+	}
+	if len(s.recorded) > 0 {
+		ended := make([]message.Entry, len(s.recorded))
+		for i, j := range s.recorded {
+			ended[i] = j.entry
+		}
+		if err := d.cfg.Journal.Progress(ctx, ended); err != nil {
+			d.fail(ctx, err)
+			return
+		}
+	}
+	d.settle(ctx, append(s.recorded, s.ended...)...)
+	for o := range s.woken {
+		signal(o.wake)
+	}
+	signal(d.fetch)
+}
+
+// sorted is where each of the messages that were handed over goes.
+type sorted struct {
+	ended    []*job // their end is in the log
+	recorded []*job // their end is not yet
+	later    []*job
+	overflow map[*outlet][]*job
+	ill      map[*outlet][]*job
+	woken    map[*outlet]bool
+}
+
+func (d *Dispatcher) sortLocked(s *sorted, j *job, present time.Time) {
+	r := &j.rec
+	o := d.outlets[r.Channel]
+	if o != nil && r.HoldReason != "" && r.HoldReason != HoldScheduled || r.Status == message.Scheduled && j.entry.Progress != nil {
+		if o != nil && o.parked > 0 {
+			o.parked--
+		}
+	}
+	if v := d.cancels[r.ID]; v != nil && !settledStatus(r.Status) {
+		v.taken = true
+		j.become(canceledState(r.State, v.at))
+	}
+	delete(d.cancels, r.ID)
+	switch {
+	case settledStatus(r.Status) || o == nil:
+		j.phase = settling
+		s.ended = append(s.ended, j)
+	case r.Status == message.Sending && o.policy == PolicyFail:
+		// The process ended during the attempt.
+		j.phase = settling
+		st := r.State
+		st.Status, st.FailedAt = message.Failed, present
+		st.Error = &message.Failure{Code: "outcome_unknown", Category: "channel", Retryable: true,
+			Message: "the appliance stopped during the attempt, and whether the message was sent is not known"}
+		j.become(st)
+		s.recorded = append(s.recorded, j)
+	case r.Status == message.Scheduled && r.SendAt.After(present):
+		j.become(r.State)
+		s.later = append(s.later, j)
+		return
+	default:
+		d.enqueueLocked(s, o, j, present)
+		return
+	}
+	d.held[r.ID] = j
+}
+
+// enqueueLocked puts a job into the queue, or has it shelved.
+func (d *Dispatcher) enqueueLocked(s *sorted, o *outlet, j *job, present time.Time) {
+	r := &j.rec
+	st := r.State
+	st.Status, st.HoldReason, st.NextAttemptAt = message.Queued, "", time.Time{}
+	j.rec.State = st
+	j.service = string(o.channel.String())
+	if o.sender != nil {
+		j.service = o.sender.Service(&r.Message)
+	}
+	hold := func(into *map[*outlet][]*job, reason string) {
+		st.HoldReason = reason
+		j.become(st)
+		if *into == nil {
+			*into = map[*outlet][]*job{}
+		}
+		(*into)[o] = append((*into)[o], j)
+	}
+	h := o.hosts[j.service]
+	switch {
+	case o.sender == nil:
+		hold(&s.overflow, HoldOff)
+	case present.Before(o.stoppedUntil):
+		hold(&s.ill, HoldStopped)
+	case h != nil && (h.ill || o.stops > 0) && h.queued > 0 && !r.Test:
+		hold(&s.ill, HoldBreaker)
+	case o.roomLocked(o.accounts[r.Account], r.ID.Lane()) <= 0:
+		hold(&s.overflow, HoldCap)
+	default:
+		d.held[r.ID] = j
+		o.pushLocked(j)
+		if s.woken == nil {
+			s.woken = map[*outlet]bool{}
+		}
+		s.woken[o] = true
+	}
+}

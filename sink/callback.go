@@ -1,0 +1,83 @@
+package sink
+
+import (
+	"context"
+	"fmt"
+
+	"forebay/wal/message"
+)
+
+// tell makes the jobs' changes known that have not been told: the callbacks are
+// durable in the log when it returns.
+func (d *Dispatcher) tell(ctx context.Context, jobs []*job) error {
+	var changed []message.Record
+	for _, j := range jobs {
+		if j.told {
+			continue
+		}
+		changed = append(changed, j.rec)
+	}
+	if err := d.Changed(ctx, changed); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		j.told = true
+	}
+	return nil
+}
+
+// Changed tells of records whose status has changed: to OnChange, and to the
+// callback of each that has one, as a message of the log, durable when Changed
+// returns. A repeat of the same id and status accepts no second callback for as
+// long as the log remembers idempotency keys.
+func (d *Dispatcher) Changed(ctx context.Context, records []message.Record) error {
+	if len(records) == 0 {
+		return nil
+	}
+	if d.cfg.OnChange != nil {
+		d.cfg.OnChange(records)
+	}
+	if d.cfg.Append == nil || d.cfg.Render == nil {
+		return nil
+	}
+	for i := range records {
+		m, err := d.callback(&records[i])
+		if err != nil {
+			d.log.Error("A callback can't be rendered; it is left out.", "id", records[i].ID, "err", err)
+		}
+		if m == nil {
+			continue
+		}
+		if err := d.cfg.Append(ctx, m); err != nil {
+			return fmt.Errorf("accept callback of message %s: %w", records[i].ID, err)
+		}
+	}
+	return nil
+}
+
+// callback is the message that tells of the record's status; nil: nobody wants
+// to know.
+func (d *Dispatcher) callback(r *message.Record) (*message.Message, error) {
+	if r.Callback || r.Status == message.Accepted || r.Status == message.Sending {
+		return nil, nil
+	}
+	to := r.CallbackURL
+	if d.cfg.CallbackURL != nil {
+		to = d.cfg.CallbackURL(r)
+	}
+	if to == "" {
+		return nil, nil
+	}
+	body, err := d.cfg.Render(r)
+	if err != nil {
+		return nil, err
+	}
+	m := &message.Message{Account: r.Account, Channel: message.ChannelWebhook, Priority: r.Priority, Callback: true, To: to,
+		Body: string(body), TTL: callbackTTL, TraceParent: r.TraceParent, RequestID: r.RequestID,
+		// No client's key begins with a control character.
+		IdempotencyKey: "\x01" + r.ID.String() + "." + r.Status.String()}
+	m.Fingerprint[0] = 1 // the same for every body: the first one counts
+	return m, nil
+}
+
+const callbackTTL = 72 * 60 * 60 * 1e9 // ns: three days, the schedule's length and more

@@ -1,0 +1,297 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"forebay/wal/message"
+)
+
+// Journal is the log as the dispatcher sees it: where a message that cannot go
+// now waits without memory. All errors but ErrNotFound are final: the log has
+// failed.
+type Journal interface {
+	// Progress records each entry's Progress, durable when it returns.
+	Progress(ctx context.Context, entries []message.Entry) error
+	// Park puts entries to rest with their Progress until due.
+	Park(ctx context.Context, due time.Time, entries []message.Entry) error
+	// Complete forgets entries whose last state is in the store.
+	Complete(ctx context.Context, done []message.Entry) error
+	Shelves
+	Recaller
+}
+
+// Shelves are where messages rest until they are asked for. A shelf is a number
+// below 2^62.
+type Shelves interface {
+	Shelve(ctx context.Context, shelf uint64, entries []message.Entry) error
+	// Fetch lets up to n come back, those accepted first; fewer: it has no more.
+	Fetch(ctx context.Context, shelf uint64, n int) (int, error)
+	// Shelves lists those that are not empty.
+	Shelves() ([]uint64, error)
+}
+
+// Recaller decides the state of a message that the caller does not hold.
+type Recaller interface {
+	// Lookup returns a message that the log still has; ErrNotFound.
+	Lookup(id message.ID) (message.Entry, error)
+	// Recall gives it a state that holds whatever its holder records later, and
+	// brings it back if it rests; ErrNotFound.
+	Recall(ctx context.Context, id message.ID, state []byte) (message.Entry, error)
+}
+
+// Archive is the store as the dispatcher sees it.
+type Archive interface {
+	Insert(ctx context.Context, batch []message.Record) ([]Result, error)
+	Get(ctx context.Context, account string, id message.ID) (message.Record, error)
+	Recorder
+}
+
+// DispatcherConfig is what a Dispatcher is made of. Journal and Archive are
+// required.
+type DispatcherConfig struct {
+	Journal  Journal
+	Archive  Archive
+	Delivery DeliveryConfig
+	Breakers Breakers // nil: every service may always be called
+
+	// Weight is an account's share of a channel next to others; nil or less
+	// than 1: 1. It must be quick.
+	Weight func(account string) int
+	// Admit says why the account may not use the channel; nil: it may.
+	Admit func(account string, channel message.Channel) *message.Failure
+
+	// CallbackURL is where a message's changes are told; empty: nowhere. Nil:
+	// the message's own.
+	CallbackURL func(*message.Record) string
+	// Render is the body of a callback about the record.
+	Render func(*message.Record) ([]byte, error)
+	// Append accepts a callback into the log; nil: there are none.
+	Append func(context.Context, *message.Message) error
+
+	// OnChange is called with records whose status has changed, from many
+	// goroutines. It must be quick and not keep the slice.
+	OnChange func([]message.Record)
+	// OnStop is called when a channel stops by itself and when it goes on
+	// again; then the failure is nil.
+	OnStop func(channel message.Channel, why *message.Failure, until time.Time)
+
+	QueueLimit int           // messages of one channel and priority in memory; default 4096
+	Grace      time.Duration // what attempts under way get when the dispatcher is stopped; default 10 s
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Dispatcher delivers messages through channels. It is handed messages by a
+// Pipeline (Config.Dispatcher) once they are in the store, or while it is down.
+// See the package comment for its promise.
+type Dispatcher struct {
+	cfg     DispatcherConfig
+	log     *slog.Logger
+	metrics *deliveryMetrics
+	outlets [len(channelIndex)]*outlet
+	settler chan *job
+	fetch   chan struct{} // capacity 1: there may be room for what is shelved
+	fatal   chan error    // capacity 1
+	knock   knock
+
+	mu         sync.Mutex // guards what follows and every outlet's queue
+	delivery   DeliveryConfig
+	held       map[message.ID]*job
+	cancels    map[message.ID]*verdict
+	flights    map[*flight]struct{}
+	shelves    map[uint64]*shelf
+	recipients recipients
+}
+
+// channelIndex has a place for each channel, by number.
+var channelIndex [message.ChannelWebhook + 1]struct{}
+
+// NewDispatcher returns a dispatcher that is ready to Run.
+func NewDispatcher(cfg DispatcherConfig) (*Dispatcher, error) {
+	if cfg.Journal == nil || cfg.Archive == nil {
+		return nil, errors.New("configure dispatcher: journal and archive are required")
+	}
+	if err := cfg.Delivery.Validate(); err != nil {
+		return nil, fmt.Errorf("configure dispatcher: %w", err)
+	}
+	setDefault(&cfg.QueueLimit, 4096)
+	setDefault(&cfg.Grace, 10*time.Second)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	m, err := newDeliveryMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	d := &Dispatcher{cfg: cfg, log: cfg.Logger, metrics: m, settler: make(chan *job, 1024),
+		fetch: make(chan struct{}, 1), fatal: make(chan error, 1),
+		held: map[message.ID]*job{}, cancels: map[message.ID]*verdict{}, flights: map[*flight]struct{}{},
+		shelves: map[uint64]*shelf{}}
+	for _, c := range message.Channels {
+		if c != message.ChannelStore {
+			d.outlets[c] = newOutlet(d, c)
+		}
+	}
+	if err := d.Configure(cfg.Delivery); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Configure changes the settings while the dispatcher runs. Attempts under way
+// end as they began; everything that waits goes by the new settings. A channel
+// that is switched off keeps its messages, and goes on when it is switched on.
+func (d *Dispatcher) Configure(c DeliveryConfig) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("configure dispatcher: %w", err)
+	}
+	d.mu.Lock()
+	d.delivery = c.withDefaults()
+	for _, o := range d.outlets {
+		if o != nil {
+			o.configureLocked(d.delivery)
+		}
+	}
+	d.mu.Unlock()
+	d.wakeAll()
+	return nil
+}
+
+func (d *Dispatcher) wakeAll() {
+	for _, o := range d.outlets {
+		if o != nil {
+			signal(o.wake)
+		}
+	}
+	signal(d.fetch)
+}
+
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// Run delivers until ctx ends; then it begins no attempt, gives those under way
+// their grace, records them, and returns nil. What is not settled stays in the
+// log. An error means that the log has failed.
+func (d *Dispatcher) Run(ctx context.Context) error {
+	shelves, err := d.cfg.Journal.Shelves()
+	if err != nil {
+		return fmt.Errorf("list shelves: %w", err)
+	}
+	d.mu.Lock()
+	for _, s := range shelves {
+		d.shelfLocked(s)
+	}
+	d.mu.Unlock()
+
+	taking, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	work, release := withGrace(taking, d.cfg.Grace)
+	defer release()
+	stopCancel := func() {}
+	if d.cfg.Breakers != nil {
+		stopCancel = d.cfg.Breakers.Subscribe(func(string, bool) { d.wakeAll() })
+	}
+	defer stopCancel()
+
+	var attempts, rest sync.WaitGroup
+	settling, settled := context.WithCancelCause(work)
+	for _, o := range d.outlets {
+		if o != nil {
+			attempts.Go(func() { o.run(taking, work) })
+		}
+	}
+	rest.Go(func() { d.fetchRoom(taking) })
+	for range settlers {
+		rest.Go(func() { d.settleAll(settling) })
+	}
+	var failed error
+	select {
+	case <-ctx.Done():
+	case failed = <-d.fatal:
+		stop(failed)
+	}
+	attempts.Wait()
+	stop(nil)
+	settled(nil)
+	rest.Wait()
+	if failed == nil {
+		select {
+		case failed = <-d.fatal:
+		default:
+		}
+	}
+	return failed
+}
+
+// fail ends Run: the log has failed, and nothing that follows could be durable.
+func (d *Dispatcher) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	select {
+	case d.fatal <- err:
+	default:
+	}
+}
+
+// job is one message on its way out. It belongs to the queue, then to the
+// goroutine of an attempt, then to a settler.
+type job struct {
+	entry   message.Entry
+	rec     message.Record
+	stored  bool // the store has it
+	told    bool // its present status has been told
+	service string
+	account *account
+	host    *host
+	phase   phase // guarded by Dispatcher.mu
+}
+
+type phase uint8
+
+const (
+	waiting  phase = iota // in the queue: can be canceled
+	picked                // on its way to an attempt, or to where it rests
+	sending               // an attempt is being made: cannot
+	settling              // its end is known
+	canceled
+)
+
+// become gives the job another state, in memory: Progress, Park or Shelve make
+// it durable.
+func (j *job) become(s message.State) {
+	if s.Status != j.rec.Status {
+		j.told = false
+	}
+	j.rec.State = s
+	j.entry.Progress = s.Append(nil)
+}
+
+// drop forgets a job that is in the log only, or nowhere.
+func (d *Dispatcher) drop(jobs ...*job) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, j := range jobs {
+		if d.held[j.rec.ID] == j {
+			delete(d.held, j.rec.ID)
+		}
+	}
+}
+
+// settledStatus reports whether the dispatcher has nothing left to do. What
+// follows sent comes from the provider, to the store.
+func settledStatus(s message.Status) bool { return s.Final() || s == message.Sent }
+
+// now is the present as it is written down.
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

@@ -1,0 +1,412 @@
+package sink
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"forebay/wal/message"
+)
+
+// outlet is the way to one channel: what waits for it in memory, and who is
+// next. Within a priority accounts take turns, by deficit round robin (Shreedhar
+// and Varghese, 1995) with one message as the unit and the account's weight as
+// the quantum. A message whose account has as much in flight as it may stays
+// where it is; one whose host has, steps aside and lets others of its account
+// by. All its fields are guarded by Dispatcher.mu.
+type outlet struct {
+	d       *Dispatcher
+	channel message.Channel
+	wake    chan struct{} // capacity 1
+	meter   meter
+
+	sender   Channel // nil: switched off
+	policy   Policy
+	workers  int
+	inflight int
+	pace     pace
+
+	accounts map[string]*account
+	hosts    map[string]*host
+	rings    [message.Lanes]ring
+	express  [message.Lanes]fifo // their places in account and host are taken
+	queued   [message.Lanes]int
+
+	stoppedUntil time.Time
+	stops        int // in a row
+	parked       int // about how many rest in the log
+	failed       uint64
+}
+
+type account struct {
+	name     string
+	hash     uint64
+	weight   int
+	jobs     [message.Lanes]fifo
+	deficit  [message.Lanes]int
+	inRing   [message.Lanes]bool
+	inflight int
+	aside    map[*host]int // its jobs that wait for a host
+}
+
+type host struct {
+	name     string
+	hash     uint64
+	inflight int
+	queued   int // in memory, wherever
+	aside    [message.Lanes]fifo
+	// credit is how many may be in memory while others are shelved: one after
+	// its breaker has refused a call, and twice as many with every success, so
+	// that a service that has just come back meets no stampede.
+	credit int
+	ill    bool // its breaker has refused the last call
+}
+
+const fullCredit = 2048
+
+func newOutlet(d *Dispatcher, c message.Channel) *outlet {
+	return &outlet{d: d, channel: c, wake: make(chan struct{}, 1), accounts: map[string]*account{}, hosts: map[string]*host{}}
+}
+
+func (o *outlet) configureLocked(c DeliveryConfig) {
+	cc := c.Channels[o.channel]
+	o.sender, o.workers, o.policy = cc.Sender, c.Workers, c.UnknownOutcome
+	if cc.UnknownOutcome != 0 {
+		o.policy = cc.UnknownOutcome
+	}
+	o.pace.set(cc.PerSecond)
+	o.stoppedUntil = time.Time{} // an operator may have mended it: try at once
+	for _, a := range o.accounts {
+		a.weight = o.weight(a.name)
+		o.enterLocked(a)
+	}
+	for _, h := range o.hosts {
+		o.promoteLocked(h)
+	}
+}
+
+func (o *outlet) weight(name string) int {
+	if o.d.cfg.Weight == nil {
+		return 1
+	}
+	return max(o.d.cfg.Weight(name), 1)
+}
+
+// openLocked reports whether attempts may be made at all.
+func (o *outlet) openLocked(now time.Time) bool {
+	return o.sender != nil && !now.Before(o.stoppedUntil)
+}
+
+// accountLimit is how much of a queue one account may fill.
+func (o *outlet) accountLimit() int { return max(o.d.cfg.QueueLimit/4, 1) }
+
+// roomLocked is how many more messages of the account the queue takes.
+func (o *outlet) roomLocked(a *account, p message.Priority) int {
+	have := 0
+	if a != nil {
+		have = a.jobs[p].len()
+		for h := range a.aside {
+			have += h.aside[p].len()
+		}
+	}
+	return min(o.accountLimit()-have, o.d.cfg.QueueLimit-o.queued[p])
+}
+
+func (o *outlet) accountLocked(name string) *account {
+	a := o.accounts[name]
+	if a == nil {
+		a = &account{name: name, hash: hashOf(name), weight: o.weight(name), aside: map[*host]int{}}
+		o.accounts[name] = a
+	}
+	return a
+}
+
+func (o *outlet) hostLocked(name string) *host {
+	h := o.hosts[name]
+	if h == nil {
+		h = &host{name: name, hash: hashOf(name), credit: fullCredit}
+		o.hosts[name] = h
+	}
+	return h
+}
+
+// pushLocked puts a job into the queue.
+func (o *outlet) pushLocked(j *job) {
+	p := j.rec.ID.Lane()
+	j.account, j.host = o.accountLocked(j.rec.Account), o.hostLocked(j.service)
+	j.account.jobs[p].push(j)
+	j.host.queued++
+	o.queued[p]++
+	o.enterLocked(j.account)
+}
+
+// enterLocked puts the account where its turn comes, if it has something and
+// may have more in flight.
+func (o *outlet) enterLocked(a *account) {
+	if a.inflight >= o.d.delivery.PerAccount {
+		return
+	}
+	for p := range a.jobs {
+		if !a.inRing[p] && a.jobs[p].len() > 0 {
+			a.inRing[p] = true
+			o.rings[p].items = append(o.rings[p].items, a)
+		}
+	}
+}
+
+// nextLocked returns the next job to attempt, with its places taken, or for how
+// long there is none whatever comes; 0: until something changes.
+func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
+	limit := o.workers
+	if o.stops > 0 {
+		limit = 1 // a probe
+	}
+	if o.inflight >= limit || o.sender == nil {
+		return nil, 0
+	}
+	if wait := o.stoppedUntil.Sub(now); wait > 0 {
+		return nil, wait
+	}
+	if wait := o.pace.wait(now); wait > 0 {
+		if o.queued == [message.Lanes]int{} {
+			return nil, 0
+		}
+		return nil, wait
+	}
+	for p := range message.Priority(message.Lanes) {
+		if j := o.takeLocked(p); j != nil {
+			j.phase = picked
+			o.inflight++
+			o.pace.spend(now)
+			return j, 0
+		}
+	}
+	return nil, 0
+}
+
+// takeLocked returns the next job of a priority.
+func (o *outlet) takeLocked(p message.Priority) *job {
+	for j := o.express[p].pop(); j != nil; j = o.express[p].pop() {
+		o.queued[p]--
+		if j.phase == waiting {
+			return j
+		}
+		j.account.inflight--
+		j.host.inflight--
+		j.host.queued-- // canceled
+	}
+	r := &o.rings[p]
+	for len(r.items) > 0 {
+		a := r.current()
+		if a.inflight >= o.d.delivery.PerAccount || a.jobs[p].len() == 0 {
+			a.inRing[p], a.deficit[p] = false, 0
+			r.remove()
+			if a.inflight == 0 && len(a.aside) == 0 && a.empty() {
+				delete(o.accounts, a.name)
+			}
+			continue
+		}
+		if a.deficit[p] <= 0 {
+			a.deficit[p] = a.weight
+		}
+		j := a.jobs[p].pop()
+		if j.phase != waiting { // canceled
+			o.queued[p]--
+			j.host.queued--
+			continue
+		}
+		if o.cappedLocked(j.host) {
+			j.host.aside[p].push(j)
+			a.aside[j.host]++
+			continue
+		}
+		if a.deficit[p]--; a.deficit[p] <= 0 {
+			r.next++
+		}
+		a.inflight++
+		j.host.inflight++
+		o.queued[p]--
+		return j
+	}
+	return nil
+}
+
+// cappedLocked reports whether the host has as much in flight as it may. A
+// channel with one service for all is held to its workers alone.
+func (o *outlet) cappedLocked(h *host) bool {
+	return strings.Contains(h.name, ":") && h.inflight >= o.d.delivery.PerHost
+}
+
+// promoteLocked gives free places of the host to jobs that wait for one.
+func (o *outlet) promoteLocked(h *host) {
+	for p := range h.aside {
+		q := &h.aside[p]
+		for n := q.len(); n > 0 && !o.cappedLocked(h); n-- {
+			j := q.pop()
+			if j.account.inflight >= o.d.delivery.PerAccount {
+				q.push(j)
+				continue
+			}
+			o.leftAsideLocked(j)
+			j.account.inflight++
+			h.inflight++
+			o.express[p].push(j)
+		}
+	}
+}
+
+func (o *outlet) leftAsideLocked(j *job) {
+	if j.account.aside[j.host]--; j.account.aside[j.host] == 0 {
+		delete(j.account.aside, j.host)
+	}
+}
+
+// releaseLocked gives back the places of a job whose attempt is over.
+func (o *outlet) releaseLocked(j *job) {
+	o.inflight--
+	j.account.inflight--
+	j.host.inflight--
+	j.host.queued--
+	o.promoteLocked(j.host)
+	for h := range j.account.aside {
+		o.promoteLocked(h)
+	}
+	o.enterLocked(j.account)
+	o.forgetLocked(j)
+}
+
+// forgetLocked drops what has nothing left to remember.
+func (o *outlet) forgetLocked(j *job) {
+	if a := j.account; a.inflight == 0 && len(a.aside) == 0 && a.empty() {
+		delete(o.accounts, a.name) // its places in the rings find it empty
+	}
+	if h := j.host; h.queued == 0 && h.credit == fullCredit && !h.ill {
+		delete(o.hosts, h.name)
+	}
+}
+
+func (a *account) empty() bool {
+	for p := range a.jobs {
+		if a.jobs[p].len() > 0 || a.inRing[p] {
+			return false
+		}
+	}
+	return true
+}
+
+// emptyLocked takes everything out of the queue.
+func (o *outlet) emptyLocked() (all []*job) {
+	for p := range message.Priority(message.Lanes) {
+		for j := o.express[p].pop(); j != nil; j = o.express[p].pop() {
+			j.account.inflight--
+			j.host.inflight--
+			all = append(all, j)
+		}
+	}
+	for _, a := range o.accounts {
+		for p := range a.jobs {
+			for j := a.jobs[p].pop(); j != nil; j = a.jobs[p].pop() {
+				all = append(all, j)
+			}
+		}
+		clear(a.aside)
+	}
+	for _, h := range o.hosts {
+		for p := range h.aside {
+			for j := h.aside[p].pop(); j != nil; j = h.aside[p].pop() {
+				all = append(all, j)
+			}
+		}
+	}
+	kept := all[:0]
+	for _, j := range all {
+		if j.host.queued--; j.phase == waiting {
+			j.phase = picked
+			kept = append(kept, j)
+		}
+	}
+	o.queued = [message.Lanes]int{}
+	return kept
+}
+
+// run makes attempts until taking ends, and returns when all are over.
+func (o *outlet) run(taking, work context.Context) {
+	var attempts sync.WaitGroup
+	defer attempts.Wait()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for taking.Err() == nil {
+		o.d.mu.Lock()
+		j, wait := o.nextLocked(time.Now())
+		sender, policy := o.sender, o.policy
+		o.d.mu.Unlock()
+		if j != nil {
+			attempts.Go(func() {
+				o.attempt(work, j, sender, policy)
+				o.d.mu.Lock()
+				o.releaseLocked(j)
+				o.d.mu.Unlock()
+				signal(o.wake)
+				signal(o.d.fetch)
+			})
+			continue
+		}
+		if wait <= 0 {
+			wait = time.Hour
+		}
+		timer.Reset(wait)
+		select {
+		case <-taking.Done():
+		case <-o.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// ring is a circle of accounts.
+type ring struct {
+	items []*account
+	next  int
+}
+
+func (r *ring) current() *account {
+	if r.next >= len(r.items) {
+		r.next = 0
+	}
+	return r.items[r.next]
+}
+
+func (r *ring) remove() {
+	r.items = append(r.items[:r.next], r.items[r.next+1:]...)
+}
+
+// fifo is a first-in, first-out list of jobs that reuses its array.
+type fifo struct {
+	items []*job
+	head  int
+}
+
+func (q *fifo) len() int { return len(q.items) - q.head }
+
+func (q *fifo) push(j *job) {
+	if q.head > 256 && q.head > len(q.items)/2 {
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	q.items = append(q.items, j)
+}
+
+// pop returns the first job; nil: there is none.
+func (q *fifo) pop() *job {
+	if q.len() == 0 {
+		return nil
+	}
+	j := q.items[q.head]
+	q.items[q.head] = nil
+	if q.head++; q.head == len(q.items) {
+		q.items, q.head = q.items[:0], 0
+	}
+	return j
+}

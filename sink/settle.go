@@ -1,0 +1,215 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"forebay/wal/message"
+)
+
+const (
+	settlers     = 2
+	settleAtOnce = 500
+	settleLinger = 5 * time.Millisecond
+)
+
+// conclude makes the end of a job durable in the log, and hands it on to the
+// settlers, which bring it into the store.
+func (d *Dispatcher) conclude(ctx context.Context, j *job, s message.State) {
+	d.mu.Lock()
+	j.phase = settling
+	d.mu.Unlock()
+	j.become(s)
+	if err := d.cfg.Journal.Progress(ctx, []message.Entry{j.entry}); err != nil {
+		d.fail(ctx, err)
+		return
+	}
+	d.settle(ctx, j)
+}
+
+// settle hands jobs whose end is durable in the log to the settlers.
+func (d *Dispatcher) settle(ctx context.Context, jobs ...*job) {
+	for _, j := range jobs {
+		select {
+		case d.settler <- j:
+		case <-ctx.Done():
+			return // the log hands it out again
+		}
+	}
+}
+
+// settleAll brings the ends of jobs into the store, in batches, until ctx ends
+// and nothing is left.
+func (d *Dispatcher) settleAll(ctx context.Context) {
+	work := context.WithoutCancel(ctx)
+	for {
+		batch := d.gather(ctx)
+		if len(batch) == 0 {
+			return
+		}
+		if err := d.settleBatch(work, batch); err != nil {
+			d.fail(work, err)
+			return
+		}
+	}
+}
+
+// gather waits for a batch; none: ctx has ended and nothing waits.
+func (d *Dispatcher) gather(ctx context.Context) (batch []*job) {
+	select {
+	case j := <-d.settler:
+		batch = append(batch, j)
+	default:
+		select {
+		case j := <-d.settler:
+			batch = append(batch, j)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	timer := time.NewTimer(settleLinger)
+	defer timer.Stop()
+	for len(batch) < settleAtOnce {
+		select {
+		case j := <-d.settler:
+			batch = append(batch, j)
+		case <-timer.C:
+			return batch
+		}
+	}
+	return batch
+}
+
+// settleBatch tells of the changes, brings them into the store, and lets the log
+// forget. Where one of these cannot be done now, the jobs rest in the log with
+// the end they have, and come back for it. An error: the log has failed.
+func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
+	if err := d.tell(ctx, jobs); err != nil {
+		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(jobs))
+		d.park(ctx, time.Now().Add(5*time.Second), jobs...)
+		return nil
+	}
+	if until := d.knock.closedUntil(); !until.IsZero() {
+		d.park(ctx, until, jobs...)
+		return nil
+	}
+	if err := d.archive(ctx, jobs); err != nil {
+		until := d.knock.failed(err)
+		if !errors.As(err, new(*Down)) {
+			d.log.Error("The store refused the ends of messages. They wait in the log and are tried again; an operator must look at it.",
+				"err", err, "again_at", until, "messages", len(jobs))
+		}
+		d.park(ctx, until, jobs...)
+		return nil
+	}
+	d.knock.answered()
+	entries := make([]message.Entry, len(jobs))
+	for i, j := range jobs {
+		entries[i] = j.entry
+		d.metrics.final(j.rec.Channel, j.rec.Status)
+	}
+	if err := d.cfg.Journal.Complete(ctx, entries); err != nil {
+		return err
+	}
+	d.drop(jobs...)
+	return nil
+}
+
+// archive brings the states of jobs into the store: what it does not have is
+// inserted, and what it has is updated.
+func (d *Dispatcher) archive(ctx context.Context, jobs []*job) error {
+	var known, fresh []*job
+	for _, j := range jobs {
+		if j.stored {
+			known = append(known, j)
+		} else {
+			fresh = append(fresh, j)
+		}
+	}
+	if len(fresh) > 0 {
+		results, err := d.cfg.Archive.Insert(ctx, recordsOf(fresh))
+		if err != nil {
+			return err
+		}
+		for i, res := range results {
+			fresh[i].stored = true
+			if res.Outcome == Known && res.State.Status != fresh[i].rec.Status {
+				known = append(known, fresh[i])
+			}
+		}
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	states, err := d.cfg.Archive.Update(ctx, recordsOf(known))
+	if err != nil {
+		return err
+	}
+	var gone []*job
+	for i, s := range states {
+		if !s.Status.Valid() { // the store has lost it, or never had it
+			known[i].stored = false
+			gone = append(gone, known[i])
+		}
+	}
+	if len(gone) > 0 {
+		_, err = d.cfg.Archive.Insert(ctx, recordsOf(gone))
+	}
+	return err
+}
+
+func recordsOf(jobs []*job) []message.Record {
+	records := make([]message.Record, len(jobs))
+	for i, j := range jobs {
+		records[i] = archived(j.rec)
+	}
+	return records
+}
+
+// archived is the record as the store is to have it. A callback's key is the
+// log's alone, which keeps it from being accepted twice: it claims nothing in
+// the store, so that it need not wait for one.
+func archived(r message.Record) message.Record {
+	if r.Callback {
+		r.IdempotencyKey, r.Fingerprint = "", message.Fingerprint{}
+	}
+	return r
+}
+
+// knock keeps the settlers from knocking at a store that is down more often than
+// a backoff allows.
+type knock struct {
+	mu       sync.Mutex // guards what follows
+	until    time.Time
+	failures int
+}
+
+func (k *knock) closedUntil() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Now().Before(k.until) {
+		return k.until
+	}
+	return time.Time{}
+}
+
+func (k *knock) failed(err error) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	backoff := Backoff{time.Second, 30 * time.Second}
+	if !errors.As(err, new(*Down)) {
+		backoff = Backoff{5 * time.Second, 5 * time.Minute}
+	}
+	k.failures++
+	k.until = time.Now().Add(backoff.Ceiling(k.failures)/2 + backoff.Delay(k.failures, rand.Uint64())/2)
+	return k.until
+}
+
+func (k *knock) answered() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failures = 0
+}

@@ -1,0 +1,210 @@
+package sink
+
+import (
+	"context"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	"forebay/wal/message"
+)
+
+// What does not fit into the queue, and what may not go because a breaker is
+// open, rests on shelves of the log: on disk, in order, without memory. It comes
+// back when there is room, or when the service answers again, and not by the
+// clock to be put away once more.
+//
+//	4 bits  channel    4 bits  kind    4 bits  priority    48 bits  hash of the name
+
+// The kinds of a shelf.
+const (
+	kindAccount = 1 // the account's part of the queue is full
+	kindHost    = 2 // the service is not to be called
+)
+
+func shelfID(c message.Channel, kind uint64, p message.Priority, hash uint64) uint64 {
+	return uint64(c)<<56 | kind<<52 | uint64(p)<<48 | hash&(1<<48-1)
+}
+
+func hashOf(name string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name)) // never fails
+	return h.Sum64() & (1<<48 - 1)
+}
+
+// shelf is what is known of one that is not empty.
+type shelf struct {
+	id      uint64
+	channel message.Channel
+	kind    uint64
+	p       message.Priority
+	hash    uint64
+	added   uint64    // how often something was put there
+	rests   time.Time // what was fetched last may not have arrived before
+}
+
+func (d *Dispatcher) shelfLocked(id uint64) *shelf {
+	s := d.shelves[id]
+	if s == nil {
+		s = &shelf{id: id, channel: message.Channel(id >> 56), kind: id >> 52 & 15, p: message.Priority(id >> 48 & 3), hash: id & (1<<48 - 1)}
+		d.shelves[id] = s
+	}
+	return s
+}
+
+// shelve puts jobs to rest, with the state they have.
+func (o *outlet) shelve(ctx context.Context, kind uint64, jobs ...*job) {
+	byShelf := map[uint64][]*job{}
+	for _, j := range jobs {
+		hash := hashOf(j.service)
+		if kind == kindAccount {
+			hash = hashOf(j.rec.Account)
+		}
+		id := shelfID(o.channel, kind, j.rec.ID.Lane(), hash)
+		byShelf[id] = append(byShelf[id], j)
+	}
+	for id, on := range byShelf {
+		if !o.d.rest(ctx, on, func(entries []message.Entry) error { return o.d.cfg.Journal.Shelve(ctx, id, entries) }) {
+			return
+		}
+		o.d.mu.Lock()
+		o.d.shelfLocked(id).added++
+		o.d.mu.Unlock()
+	}
+}
+
+// park puts jobs to rest until a time, with the state they have.
+func (d *Dispatcher) park(ctx context.Context, until time.Time, jobs ...*job) {
+	d.rest(ctx, jobs, func(entries []message.Entry) error { return d.cfg.Journal.Park(ctx, until, entries) })
+}
+
+// rest puts jobs away by a call to the journal, and forgets them first: as soon
+// as that is durable they may come back as others.
+func (d *Dispatcher) rest(ctx context.Context, jobs []*job, put func([]message.Entry) error) bool {
+	const atOnce = 1000
+	for len(jobs) > 0 {
+		some := jobs[:min(len(jobs), atOnce)]
+		jobs = jobs[len(some):]
+		entries := make([]message.Entry, 0, len(some))
+		d.mu.Lock()
+		for _, j := range some {
+			if o := d.outlets[j.rec.Channel]; o != nil {
+				o.parked++
+			}
+			entries = append(entries, j.entry)
+			if d.held[j.rec.ID] == j {
+				delete(d.held, j.rec.ID)
+			}
+		}
+		d.mu.Unlock()
+		if err := put(entries); err != nil {
+			d.fail(ctx, err)
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	fetchTick  = time.Second
+	fetchRest  = 150 * time.Millisecond
+	fetchAtOne = 1024
+)
+
+// fetchRoom brings back from the shelves what there is room for, the highest
+// priority first, until ctx ends.
+func (d *Dispatcher) fetchRoom(ctx context.Context) {
+	timer := time.NewTimer(fetchTick)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		again := fetchTick
+		for _, w := range d.wants(time.Now()) {
+			n, err := d.cfg.Journal.Fetch(ctx, w.id, w.n)
+			if err != nil {
+				d.fail(ctx, err)
+				return
+			}
+			again = fetchRest
+			d.mu.Lock()
+			if s := d.shelves[w.id]; s != nil && n < w.n && s.added == w.added {
+				delete(d.shelves, w.id) // empty
+			}
+			d.mu.Unlock()
+		}
+		timer.Reset(again)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			continue
+		case <-d.fetch:
+		}
+		// Not at once for each attempt that ends: what is fetched needs a while
+		// to arrive, and is no fewer then.
+		timer.Reset(fetchRest / 3)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+	}
+}
+
+// want is a wish for n messages of a shelf.
+type want struct {
+	id    uint64
+	n     int
+	added uint64
+}
+
+func (d *Dispatcher) wants(now time.Time) (all []want) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, s := range d.shelves {
+		if int(s.channel) >= len(d.outlets) || d.outlets[s.channel] == nil {
+			delete(d.shelves, id)
+			continue
+		}
+		if n := d.outlets[s.channel].wantLocked(s, now); n > 0 {
+			s.rests = now.Add(fetchRest)
+			all = append(all, want{id, n, s.added})
+		}
+	}
+	slices.SortFunc(all, func(a, b want) int { return int(int64(a.id>>48&3) - int64(b.id>>48&3)) })
+	return all
+}
+
+// wantLocked is how many messages of the shelf there is room for.
+func (o *outlet) wantLocked(s *shelf, now time.Time) int {
+	if now.Before(s.rests) || !o.openLocked(now) {
+		return 0
+	}
+	if s.kind == kindAccount {
+		var a *account
+		for _, other := range o.accounts {
+			if other.hash == s.hash {
+				a = other
+			}
+		}
+		room := o.roomLocked(a, s.p)
+		if room < o.accountLimit()/2 {
+			return 0
+		}
+		return min(room, fetchAtOne)
+	}
+	var h *host
+	for _, other := range o.hosts {
+		if other.hash == s.hash {
+			h = other
+		}
+	}
+	if h == nil {
+		return 1 // its name comes with it
+	}
+	if o.d.cfg.Breakers != nil && o.d.cfg.Breakers.RetryAt(h.name).After(now) {
+		return 0
+	}
+	if h.ill || o.stops > 0 {
+		return max(1-h.queued, 0) // a probe
+	}
+	return min(h.credit-h.queued, fetchAtOne, o.d.cfg.QueueLimit-o.queued[s.p])
+}
