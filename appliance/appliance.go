@@ -65,16 +65,18 @@ type Appliance struct {
 	registry *prometheus.Registry
 	started  time.Time
 
-	log      *wal.Log
-	group    *raftstate.Group
-	store    sink.Store
-	pipeline *sink.Pipeline
-	reloads  *reloads
-	limits   *rateLimit
-	stored   *notifier
-	api      *httpapi.API
-	admin    *admin.Handler
-	watch    *watch.Watch
+	log        *wal.Log
+	group      *raftstate.Group
+	store      sink.Store
+	pipeline   *sink.Pipeline
+	dispatcher *sink.Dispatcher
+	delivery   *delivery
+	reloads    *reloads
+	limits     *rateLimit
+	stored     *notifier
+	api        *httpapi.API
+	admin      *admin.Handler
+	watch      *watch.Watch
 
 	leaseRate               ratePerSecond // of the limiter, for the status
 	appendTimes, batchTimes recent        // of late, for the status
@@ -114,7 +116,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}
@@ -235,6 +237,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	hold, stopHold := context.WithCancel(work)
 	defer stopHold()
 	limits := run("limits", func() error { return a.limits.spender.Run(hold, returnGrace) })
+	delivery := run("delivery", func() error { return a.dispatcher.Run(drain) })
 	run("audit", func() error { return a.auditDaily(drain) })
 	run("configuration", func() error { return a.reloads.run(drain, a.Reload) })
 	public := a.api.Server()
@@ -271,7 +274,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	case <-a.stopAsked:
 	case <-ctx.Done():
 	}
-	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, stopHold, pipeline, store, socket, limits})
+	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, stopHold, pipeline, delivery, store, socket, limits})
 }
 
 // storeHeadStart is what a store gets to connect before the pipeline may say
@@ -317,10 +320,10 @@ func (a *Appliance) awaitAll(parts *sync.WaitGroup, failure error) {
 
 // stopping is what Run has started and stop ends.
 type stopping struct {
-	public                          *http.Server
-	stopDrain, cancelWork           context.CancelCauseFunc
-	stopWatch, stopHold             context.CancelFunc
-	pipeline, store, socket, limits chan struct{}
+	public                                    *http.Server
+	stopDrain, cancelWork                     context.CancelCauseFunc
+	stopWatch, stopHold                       context.CancelFunc
+	pipeline, delivery, store, socket, limits chan struct{}
 }
 
 // stop is the drain order. Each step has its reason for standing where it does.
@@ -352,6 +355,7 @@ func (a *Appliance) stop(s stopping) error {
 	// it. What it can't finish is on disk and comes again.
 	s.stopDrain(errStopping)
 	a.awaitPart(limit, "pipeline", s.pipeline)
+	a.awaitPart(limit, "delivery", s.delivery)
 	// 4. Nobody takes anything more, so what this node holds of accounts' limits
 	// is free for the others, while there is a group to give it back to.
 	s.stopHold()

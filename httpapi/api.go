@@ -7,13 +7,15 @@ import (
 	"sync/atomic"
 
 	"github.com/julienschmidt/httprouter"
+
+	"forebay/wal/message"
 )
 
 // API is the public HTTP interface. Its Handler serves requests; Server and
 // Listener put it on the network.
 type API struct {
 	cfg      Config
-	channels ChannelSet // enabled on this appliance
+	channels atomic.Uint32 // the ChannelSet that is open, and plainHTTP
 	router   *httprouter.Router
 	table    []*route
 	unrouted *route // answers and counts what no route is for
@@ -49,13 +51,27 @@ func New(cfg Config) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &API{cfg: cfg, channels: ChannelsOf(cfg.Channels...), metrics: m, pages: problemPages(), feeds: newFeeds(),
+	a := &API{cfg: cfg, metrics: m, pages: problemPages(), feeds: newFeeds(),
 		followsBody: followsBody}
 	a.drainCtx, a.drain = context.WithCancel(context.Background())
 	a.wire = &wire{refused: a.refusedOnWire(m.route("connection"))}
 	a.apply(cfg)
+	a.Open(cfg.Channels, cfg.AllowHTTP)
 	a.buildRouter()
 	return a, nil
+}
+
+// plainHTTP stands beside the channels that are open.
+const plainHTTP = 1 << 16
+
+// Open says which channels messages are accepted for from now on, and whether
+// their addresses may be http:// ones.
+func (a *API) Open(channels []message.Channel, allowHTTP bool) {
+	open := uint32(ChannelsOf(channels...))
+	if allowHTTP {
+		open |= plainHTTP
+	}
+	a.channels.Store(open)
 }
 
 // Handler serves the public routes.

@@ -46,6 +46,7 @@ type Config struct {
 	DrainGrace     time.Duration // how long open batch streams go on answering after Drain
 	DefaultTTL     time.Duration // of messages that name none, except on channel store; whole seconds
 	Channels       []message.Channel
+	AllowHTTP      bool // addresses of webhooks and callbacks may be http://
 
 	Log      Log
 	Messages Messages

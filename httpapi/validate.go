@@ -27,6 +27,7 @@ const (
 // or a host exists is found out after acceptance.
 type validation struct {
 	errors []FieldError
+	plain  bool // http:// will do
 }
 
 func (v *validation) bad(f field, rule string) {
@@ -36,8 +37,9 @@ func (v *validation) bad(f field, rule string) {
 // check fills the rest of m from in, and returns a problem if a field breaks its
 // rule or the plan lacks the channel.
 func (a *API) check(m *message.Message, in *form, who *Principal, now time.Time) *Problem {
-	var v validation
-	v.channel(m, in, a.channels)
+	open := a.channels.Load()
+	v := validation{plain: open&plainHTTP != 0}
+	v.channel(m, in, ChannelSet(open))
 	if m.Channel != 0 && !who.Channels.Has(m.Channel) {
 		return &Problem{Code: CodeForbidden, Detail: "The account's plan does not have channel " + m.Channel.String() + "."}
 	}
@@ -51,7 +53,7 @@ func (a *API) check(m *message.Message, in *form, who *Principal, now time.Time)
 		v.bad(fieldClientRef, fmt.Sprintf("must have at most %d characters", maxClientRef))
 	}
 	v.metadata(m, in)
-	if m.CallbackURL != "" && !httpsURL(m.CallbackURL) {
+	if m.CallbackURL != "" && !webURL(m.CallbackURL, v.plain) {
 		v.bad(fieldCallbackURL, "must be an https URL")
 	}
 	if len(v.errors) > 0 {
@@ -93,7 +95,7 @@ func (v *validation) recipient(m *message.Message) {
 			v.bad(fieldTo, "must be an e-mail address, without a name")
 		}
 	case message.ChannelWebhook:
-		if !httpsURL(m.To) {
+		if !webURL(m.To, v.plain) {
 			v.bad(fieldTo, "must be an https URL")
 		}
 	default:
@@ -238,10 +240,10 @@ func dotted(s string) bool {
 	return true
 }
 
-func httpsURL(s string) bool {
+func webURL(s string, plain bool) bool {
 	if len(s) > maxURL || hasControl(s) {
 		return false
 	}
 	u, err := url.Parse(s)
-	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.User == nil
+	return err == nil && (u.Scheme == "https" || plain && u.Scheme == "http") && u.Hostname() != "" && u.User == nil
 }

@@ -55,7 +55,7 @@ type ChannelStats struct {
 	Queued       int     // in memory, and on their way to an attempt
 	InFlight     int
 	Parked       int       // in the log, about: since the start
-	Failed       uint64    // since the start
+	Sent, Failed uint64    // since the start
 	StoppedUntil time.Time // zero: the channel has not stopped
 }
 
@@ -69,7 +69,7 @@ func (d *Dispatcher) Stats() []ChannelStats {
 			continue
 		}
 		s := ChannelStats{Channel: o.channel, Enabled: o.sender != nil, Rate: o.meter.stats(time.Now()).Rate,
-			InFlight: o.inflight, Parked: o.parked, Failed: o.failed, StoppedUntil: o.stoppedUntil}
+			InFlight: o.inflight, Parked: o.parked, Sent: o.meter.stats(time.Now()).Stored, Failed: o.failed, StoppedUntil: o.stoppedUntil}
 		for _, n := range o.queued {
 			s.Queued += n
 		}

@@ -196,7 +196,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 	taking, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	work, release := withGrace(taking, d.cfg.Grace)
+	work, release := withGrace(taking, func() time.Duration { return d.cfg.Grace })
 	defer release()
 	stopCancel := func() {}
 	if d.cfg.Breakers != nil {

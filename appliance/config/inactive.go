@@ -6,7 +6,7 @@ import (
 )
 
 // inactiveSections are read and validated, and change nothing in this version.
-var inactiveSections = []string{"delivery.", "channels."}
+var inactiveSections = []string{"channels.email."}
 
 // Inactive names the keys that an operator changed from their defaults and that
 // do nothing in this version, so that nobody relies on them unawares.

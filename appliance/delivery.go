@@ -1,0 +1,313 @@
+package appliance
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"forebay/appliance/config"
+	"forebay/httpapi"
+	"forebay/httpapi/admin"
+	"forebay/raftstate"
+	"forebay/sink"
+	"forebay/sink/webhook"
+	"forebay/sink/whatsapp"
+	"forebay/wal"
+	"forebay/wal/message"
+)
+
+// This file wires delivery: the channels, what the dispatcher asks of log, store,
+// accounts and breakers, and callbacks.
+
+// delivery is the appliance's side of the dispatcher.
+type delivery struct {
+	secrets  webhook.Secrets
+	accounts accountCache
+
+	mu      sync.Mutex // guards what follows
+	webhook *webhook.Channel
+	stopped map[message.Channel]string
+}
+
+func (a *Appliance) buildDispatcher() error {
+	secrets, err := openSecrets(a.path("webhook.key"))
+	if err != nil {
+		return err
+	}
+	a.delivery = &delivery{secrets: secrets, accounts: accountCache{group: a.group}, stopped: map[message.Channel]string{}}
+	settings, err := a.deliverySettings(a.cfg)
+	if err != nil {
+		return err
+	}
+	a.dispatcher, err = sink.NewDispatcher(sink.DispatcherConfig{
+		Journal:     journalAdapter{a.log},
+		Archive:     a.store,
+		Delivery:    settings,
+		Breakers:    breakersAdapter{a.group.Breakers()},
+		Weight:      a.delivery.accounts.weight,
+		Admit:       a.delivery.accounts.admit,
+		CallbackURL: a.delivery.accounts.callbackURL,
+		Render:      renderCallback,
+		Append: func(ctx context.Context, m *message.Message) error {
+			_, err := a.log.Append(ctx, m)
+			if errors.Is(err, wal.ErrInProgress) || errors.Is(err, wal.ErrKeyMismatch) {
+				return nil // it is there
+			}
+			return err
+		},
+		OnStop:     a.channelStopped,
+		Grace:      a.cfg.HTTP.ShutdownTimeout / 4,
+		Logger:     a.logger.With("part", "delivery"),
+		Registerer: a.registry,
+	})
+	return err
+}
+
+// deliverySettings are what the configuration says of delivery. Channels that
+// are new or have other settings are made; the webhook channel is one for good.
+func (a *Appliance) deliverySettings(c config.Config) (s sink.DeliveryConfig, err error) {
+	s = sink.DeliveryConfig{
+		MaxAttempts: c.Delivery.MaxAttempts, BaseDelay: c.Delivery.BaseDelay, MaxDelay: c.Delivery.MaxDelay,
+		Workers: c.Delivery.WorkersPerChannel, AttemptTimeout: c.CircuitBreaker.Timeout,
+		PerAccount: c.Delivery.PerAccountInFlight, PerHost: c.Delivery.PerHostInFlight,
+		Channels: map[message.Channel]sink.ChannelConfig{},
+	}
+	if s.UnknownOutcome, err = sink.ParsePolicy(c.Delivery.UnknownOutcome); err != nil {
+		return s, fmt.Errorf("delivery.unknown_outcome: %w", err)
+	}
+	if w := c.Channels.Webhook; w.Enabled {
+		ch, err := a.delivery.webhooks(w, c.Delivery.PerHostInFlight)
+		if err != nil {
+			return s, fmt.Errorf("channels.webhook: %w", err)
+		}
+		s.Channels[message.ChannelWebhook] = sink.ChannelConfig{Sender: ch}
+	}
+	if w := c.Channels.WhatsApp; w.Enabled {
+		token, err := whatsapp.NewTokenFile(w.AccessTokenFile)
+		if err != nil {
+			return s, fmt.Errorf("channels.whatsapp: %w", err)
+		}
+		ch, err := whatsapp.New(whatsapp.Config{BaseURL: w.BaseURL, Version: w.APIVersion, PhoneNumberID: w.PhoneNumberID,
+			Token: token, Connections: c.Delivery.WorkersPerChannel})
+		if err != nil {
+			return s, fmt.Errorf("channels.whatsapp: %w", err)
+		}
+		s.Channels[message.ChannelWhatsApp] = sink.ChannelConfig{Sender: ch, PerSecond: float64(w.MessagesPerSecond)}
+	}
+	return s, nil
+}
+
+// webhooks returns the webhook channel with these settings.
+func (d *delivery) webhooks(w config.Webhook, perHost int) (*webhook.Channel, error) {
+	settings := webhook.Settings{Timeout: w.Timeout, AllowHTTP: w.AllowHTTP, PerHost: perHost}
+	for _, text := range w.AllowCIDRs {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		settings.Allow = append(settings.Allow, prefix)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.webhook != nil {
+		return d.webhook, d.webhook.Apply(settings)
+	}
+	var err error
+	d.webhook, err = webhook.New(webhook.Config{Settings: settings, Secrets: d.secrets})
+	return d.webhook, err
+}
+
+// configureDelivery puts other settings in force. With an error nothing of the
+// dispatcher's has changed.
+func (a *Appliance) configureDelivery(c config.Config) error {
+	settings, err := a.deliverySettings(c)
+	if err != nil {
+		return err
+	}
+	if err := a.dispatcher.Configure(settings); err != nil {
+		return err
+	}
+	a.api.Open(channelsOn(c), c.Channels.Webhook.AllowHTTP)
+	return nil
+}
+
+// channelsOn are the channels that messages are accepted for.
+func channelsOn(c config.Config) []message.Channel {
+	on := []message.Channel{message.ChannelStore}
+	for channel, enabled := range map[message.Channel]bool{message.ChannelWebhook: c.Channels.Webhook.Enabled,
+		message.ChannelWhatsApp: c.Channels.WhatsApp.Enabled} {
+		if enabled {
+			on = append(on, channel)
+		}
+	}
+	return on
+}
+
+func (a *Appliance) channelStopped(c message.Channel, why *message.Failure, _ time.Time) {
+	a.delivery.mu.Lock()
+	defer a.delivery.mu.Unlock()
+	delete(a.delivery.stopped, c)
+	if why != nil {
+		a.delivery.stopped[c] = why.Code
+	}
+}
+
+func (a *Appliance) channelsStatus(s *admin.Status) {
+	worst := a.group.Breakers().Worst()
+	a.delivery.mu.Lock()
+	defer a.delivery.mu.Unlock()
+	for _, c := range a.dispatcher.Stats() {
+		if !c.Enabled {
+			continue
+		}
+		name := c.Channel.String()
+		s.Channels = append(s.Channels, admin.ChannelStatus{Name: name, Rate: c.Rate, Breaker: worst[name].Phase.String(),
+			Queued: uint64(c.Queued), InFlight: uint64(c.InFlight), Parked: uint64(c.Parked), Sent: c.Sent, Failed: c.Failed,
+			StoppedFor: a.delivery.stopped[c.Channel]})
+	}
+}
+
+// renderCallback is the body of a callback (API.md, section 4).
+func renderCallback(r *message.Record) ([]byte, error) {
+	return json.Marshal(struct {
+		Type      string            `json:"type"`
+		Timestamp httpapi.Timestamp `json:"timestamp"`
+		Data      httpapi.View      `json:"data"`
+	}{"message." + r.Status.String(), httpapi.Timestamp{Time: time.Now().UTC()}, httpapi.ViewOf(r)}, json.Deterministic(true))
+}
+
+// journalAdapter is the log as the dispatcher sees it.
+type journalAdapter struct{ *wal.Log }
+
+func (j journalAdapter) Shelve(ctx context.Context, shelf uint64, entries []message.Entry) error {
+	return j.Log.Shelve(ctx, wal.Shelf(shelf), entries)
+}
+
+func (j journalAdapter) Fetch(ctx context.Context, shelf uint64, n int) (int, error) {
+	return j.Log.Fetch(ctx, wal.Shelf(shelf), n)
+}
+
+func (j journalAdapter) Shelves() ([]uint64, error) {
+	shelves, err := j.Log.Shelves()
+	numbers := make([]uint64, len(shelves))
+	for i, s := range shelves {
+		numbers[i] = uint64(s)
+	}
+	return numbers, err
+}
+
+func (j journalAdapter) Lookup(id message.ID) (message.Entry, error) {
+	e, err := j.Log.Lookup(id)
+	return e, notInLog(err)
+}
+
+func (j journalAdapter) Recall(ctx context.Context, id message.ID, state []byte) (message.Entry, error) {
+	e, err := j.Log.Recall(ctx, id, state)
+	return e, notInLog(err)
+}
+
+func notInLog(err error) error {
+	if errors.Is(err, wal.ErrNotFound) {
+		return sink.ErrNotFound
+	}
+	return err
+}
+
+// accountCache answers what delivery asks of accounts, as of a second ago or
+// less: it is asked for every message.
+type accountCache struct {
+	group *raftstate.Group
+	known sync.Map // account → cachedAccount
+}
+
+type cachedAccount struct {
+	raftstate.AccountView
+	found  bool
+	plan   string
+	weight int
+	allows func(channel string) bool
+	at     time.Time
+}
+
+const accountStale = time.Second
+
+func (c *accountCache) get(id string) cachedAccount {
+	if v, ok := c.known.Load(id); ok && time.Since(v.(cachedAccount).at) < accountStale {
+		return v.(cachedAccount)
+	}
+	view, err := c.group.Account(id)
+	known := cachedAccount{AccountView: view, found: err == nil, weight: 1, at: time.Now()}
+	for _, p := range c.group.Plans() {
+		if p.Name == view.Tier {
+			known.allows = p.Allows
+			known.weight = weightOf(p.RequestsPerMinute)
+		}
+	}
+	c.known.Store(id, known)
+	return known
+}
+
+// weightOf gives a plan with ten times the rate twice the turns: who pays for
+// more waits less, and nobody waits for ever.
+func weightOf(perMinute int) int {
+	weight := 1
+	for ; perMinute >= 1000; perMinute /= 10 {
+		weight *= 2
+	}
+	return weight
+}
+
+func (c *accountCache) weight(id string) int { return c.get(id).weight }
+
+// admit is the part of validation that knows plans. Accounts that are gone or
+// suspended still have delivered what they were promised.
+func (c *accountCache) admit(id string, channel message.Channel) *message.Failure {
+	a := c.get(id)
+	if a.allows == nil || a.allows(channel.String()) {
+		return nil
+	}
+	return &message.Failure{Code: "channel_not_in_plan", Category: "account", Message: "the account's plan does not have the channel " + channel.String()}
+}
+
+func (c *accountCache) callbackURL(r *message.Record) string {
+	if r.CallbackURL != "" {
+		return r.CallbackURL
+	}
+	return c.get(r.Account).CallbackURL
+}
+
+// derivedSecrets signs for each account with a secret made from one key of the
+// node's, so that nothing has to be kept for each.
+type derivedSecrets struct{ key []byte }
+
+func openSecrets(path string) (derivedSecrets, error) {
+	key, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		key = make([]byte, 32)
+		_, _ = rand.Read(key) // never fails
+		err = os.WriteFile(path, key, 0o600)
+	}
+	if err == nil && len(key) != 32 {
+		err = fmt.Errorf("%s has %d bytes, want 32", path, len(key))
+	}
+	if err != nil {
+		return derivedSecrets{}, fmt.Errorf("read the key of webhook secrets: %w", err)
+	}
+	return derivedSecrets{key}, nil
+}
+
+func (d derivedSecrets) WebhookSecrets(_ context.Context, account string) ([]string, error) {
+	mac := hmac.New(sha256.New, d.key)
+	mac.Write([]byte(account))
+	return []string{"whsec_" + base64.StdEncoding.EncodeToString(mac.Sum(nil))}, nil
+}
