@@ -115,6 +115,17 @@ func TestProperty20_MetricsAgreeWithWhatWasSent(t *testing.T) {
 		if got := metric(t, n, `forebay_store_rows_total{outcome="new"}`); got != want {
 			rt.Fatalf("stored: counted %v, sent %v", got, want)
 		}
+		// Each request is in the histogram of its route once, and each row came by
+		// one batch: what the two count together is what was sent.
+		answered := metric(t, n, `forebay_http_requests_total{code="202",route="POST /v1/messages"}`)
+		asked := answered + metric(t, n, `forebay_http_requests_total{code="422",route="POST /v1/messages"}`)
+		timed := metric(t, n, `forebay_http_request_duration_seconds_count{route="POST /v1/messages"}`)
+		if refused := metric(t, n, `forebay_messages_refused_total{code="invalid"}`); answered != want || timed != want+refused || asked != timed {
+			rt.Fatalf("%v answers 202 (want %v), %v requests counted, %v timed (want %v)", answered, want, asked, timed, want+refused)
+		}
+		if batched, committed := metric(t, n, `forebay_store_batch_messages_sum`), metric(t, n, `forebay_wal_batch_messages_sum`); batched != want || committed != want {
+			rt.Fatalf("batches hold %v and commits %v messages, sent %v", batched, committed, want)
+		}
 		s, err := n.Admin.Status(context.Background())
 		if err != nil || float64(s.Intake.AcceptedTotal) != want {
 			rt.Fatalf("status: %+v %v, sent %v", s.Intake, err, want)

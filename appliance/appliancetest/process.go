@@ -271,6 +271,9 @@ type Memory struct {
 // Memory reads the memory of the process.
 func (p *Process) Memory() Memory { return MemoryOf(p.tb, p.cmd.Process.Pid) }
 
+// PID is the number of the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // MemoryOf reads the memory of any process.
 func MemoryOf(tb testing.TB, pid int) (m Memory) {
 	tb.Helper()
