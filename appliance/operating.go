@@ -20,6 +20,7 @@ func (a *Appliance) buildAdmin() (err error) {
 		Messages:  (*operatorMessages)(a),
 		Breakers:  (*operatorBreakers)(a),
 		Webhooks:  operatorWebhooks{a.group},
+		Cluster:   clusterAdapter{a.group},
 		Render:    func(r *message.Record) any { return httpapi.ViewOf(r) },
 		Audit:     a.audit,
 		Backup:    a.backup,
@@ -71,6 +72,8 @@ func (a *Appliance) readiness() admin.Readiness {
 		check("store", "degraded", h.Detail)
 	}
 	switch s := a.group.Status(); {
+	case s.Expelled:
+		check("raft", "failed", "this node is not a member of the group: forebay cluster add, on a node that is")
 	case !s.Ready:
 		check("raft", "failed", "the accounts are not loaded yet")
 	case s.Leader == 0:

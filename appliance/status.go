@@ -55,8 +55,12 @@ func (a *Appliance) storeStatus(s *admin.Status) {
 
 func (a *Appliance) raftStatus(s *admin.Status) {
 	group := a.group.Status()
-	s.Raft = admin.RaftStatus{Role: group.Role, Term: group.Term, Leader: group.Leader}
+	s.Raft = admin.RaftStatus{Role: group.Role, Term: group.Term, Leader: group.Leader, CertificateEnds: group.CertificateEnds}
 	for _, m := range group.Members {
-		s.Raft.Members = append(s.Raft.Members, admin.RaftMember{Node: m.Node, Address: m.Address, Role: m.Role})
+		member := admin.RaftMember{Node: m.Node, Address: m.Address, Role: m.Role, Reachable: &m.Reachable}
+		if m.Reachable {
+			member.Lag = &m.Lag
+		}
+		s.Raft.Members = append(s.Raft.Members, member)
 	}
 }

@@ -38,17 +38,12 @@ func (a *Appliance) openLog() (err error) {
 }
 
 func (a *Appliance) openGroup() (err error) {
-	a.group, err = raftstate.Open(raftstate.Config{
-		NodeID:     a.cfg.Node,
-		Dir:        a.path("raft"),
-		Cluster:    clusterOf(a.cfg.Cluster, a.beat),
-		Plans:      plansOf(a.cfg.RateLimiting.Tiers),
-		Window:     a.cfg.RateLimiting.Window,
-		Breakers:   breakerSettings(a.cfg.CircuitBreaker),
-		Fatal:      a.die,
-		Logger:     a.logger.With("part", "raft"),
-		Registerer: a.registry,
-	})
+	c := groupOf(a.cfg)
+	c.Cluster.Heartbeat = a.beat
+	c.Fatal, c.Logger, c.Registerer = a.die, a.logger.With("part", "raft"), a.registry
+	if a.group, err = raftstate.Open(c); err == nil {
+		a.answerPeers()
+	}
 	return err
 }
 
@@ -215,24 +210,9 @@ func channelsOf(plan *account.Plan) (set httpapi.ChannelSet) {
 	return set
 }
 
-// messages answers questions about messages wherever they are: first the log,
-// then the store. In this order, for a message leaves the log only after it is
-// in the store.
+// messages answers questions about messages wherever they are: see
+// cluster_messages.go.
 type messages Appliance
-
-func (m *messages) Get(ctx context.Context, owner string, id message.ID) (message.Record, error) {
-	if id.Node() == m.cfg.Node {
-		entry, err := m.log.Lookup(id)
-		if err == nil {
-			return ownedBy(owner, entry)
-		}
-		if !errors.Is(err, wal.ErrNotFound) {
-			return message.Record{}, err
-		}
-	}
-	r, err := m.store.Get(ctx, owner, id)
-	return r, fromStore(err)
-}
 
 func ownedBy(owner string, entry message.Entry) (message.Record, error) {
 	r, err := entry.Record()

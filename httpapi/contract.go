@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"forebay/wal/message"
 )
@@ -100,5 +101,8 @@ var (
 	ErrOverloaded      = errors.New("overloaded")
 	ErrDraining        = errors.New("draining")
 	ErrUnavailable     = errors.New("unavailable")
-	ErrTooLarge        = errors.New("message too large")
+	// ErrAway is an ErrUnavailable for a message that only another node knows,
+	// which does not answer.
+	ErrAway     = fmt.Errorf("its node does not answer: %w", ErrUnavailable)
+	ErrTooLarge = errors.New("message too large")
 )

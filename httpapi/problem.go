@@ -121,6 +121,9 @@ func problemOf(ctx context.Context, err error) *Problem {
 	switch {
 	case errors.Is(err, ErrNotFound):
 		p.Code, p.Detail = CodeNotFound, "There is no such message."
+	case errors.Is(err, ErrAway):
+		p.Code, p.RetryAfter = CodeUnavailable, 5*time.Second
+		p.Detail = "The message is on another node of the cluster, which does not answer now, or there is none with this id."
 	case errors.Is(err, ErrUnauthenticated):
 		p.Code, p.Detail = CodeUnauthenticated, unauthenticatedDetail
 	case errors.Is(err, ErrInProgress):

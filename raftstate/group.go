@@ -54,10 +54,12 @@ type Group struct {
 	readyOnce sync.Once
 	isReady   atomic.Bool // for the hot path; false again when the node is expelled
 	expelled  atomic.Bool
+	transfers atomic.Int32 // of the leadership, in flight
 	clock     clock
 
 	dead     chan struct{} // closed before Config.Fatal is called
 	deathErr error         // what Fatal is called with; read after dead
+	fatal    func(error)   // once
 
 	leases leases
 
@@ -68,35 +70,42 @@ type Group struct {
 }
 
 // Open opens the state in cfg.Dir and joins its group; a new directory founds
-// one as Config.Cluster says. The error is a *DamagedError for what cannot be read, and wraps
-// ErrInUse while another process has the directory.
+// one as Config.Cluster says. The error is a *DamagedError for what cannot be
+// read, and wraps ErrInUse while another process has the directory.
 func Open(cfg Config) (*Group, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
+	g, err := prepare(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if g.disk, err = openDisk(cfg); err != nil {
+		return nil, fmt.Errorf("open raft state: %w", err)
+	}
+	g.watch = newWatchdog(g.disk.log, g.disk.log, cfg.StallLimit, g.fatal)
+	if err = g.start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open raft state: %w", err), g.closePort(), g.disk.close())
+	}
+	return g, nil
+}
+
+// prepare makes a group with an empty state and nothing behind it.
+func prepare(cfg Config) (*Group, error) {
 	g := &Group{cfg: cfg, log: cfg.Logger, peers: newPeers(), leases: newLeases(), ready: make(chan struct{}), dead: make(chan struct{})}
 	g.metrics = newMetrics(cfg.Registerer)
 	var once sync.Once
-	end := func(err error) {
+	g.fatal = func(err error) {
 		once.Do(func() {
 			g.deathErr = err
 			close(g.dead)
 			cfg.Fatal(err)
 		})
 	}
-	g.machine = newMachine(end, g.metrics)
+	g.machine = newMachine(g.fatal, g.metrics)
 	if err := g.openBreakers(); err != nil {
 		return nil, err
-	}
-
-	var err error
-	if g.disk, err = openDisk(cfg); err != nil {
-		return nil, fmt.Errorf("open raft state: %w", err)
-	}
-	g.watch = newWatchdog(g.disk.log, g.disk.log, cfg.StallLimit, end)
-	if err = g.start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open raft state: %w", err), g.closePort(), g.disk.close())
 	}
 	return g, nil
 }
@@ -112,6 +121,7 @@ func (g *Group) openPort() (err error) {
 	g.calls.handle(callPropose, g.answerPropose)
 	g.calls.handle(callLease, g.answerLease)
 	g.calls.handle(callPing, g.answerPing)
+	g.calls.handle(callMembers, g.answerMembers)
 	return nil
 }
 
@@ -312,6 +322,9 @@ func (g *Group) lead(ctx context.Context) error {
 	// and a clock for a term that is over is not used.
 	term := g.raft.CurrentTerm()
 	err := g.await(ctx, func() error { return g.raft.Barrier(g.cfg.CommandTimeout).Error() })
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) && g.transfers.Load() == 0 {
+		g.fatal(errors.New("raft has not noticed the end of a transfer of the leadership, and would refuse all changes: a new start mends it"))
+	}
 	if err != nil {
 		return fmt.Errorf("apply the log: %w", err)
 	}
@@ -401,6 +414,7 @@ func (g *Group) handOver() {
 		return
 	}
 	done := make(chan error, 1)
+	g.transfers.Add(1)
 	g.waits.Go(func() { done <- g.raft.LeadershipTransfer().Error() })
 	select {
 	case err := <-done:

@@ -36,8 +36,9 @@ func plans(names ...string) []account.Plan {
 // world is a group that runs, with all that it has logged.
 type world struct {
 	*Group
-	logs *bytes.Buffer
-	stop func()
+	logs    *bytes.Buffer
+	stop    func()
+	address string // of its cluster port, where the test chose it late
 }
 
 // open starts a group in dir and waits until it leads.
@@ -382,7 +383,7 @@ func TestStatus(t *testing.T) {
 	w := open(t, t.TempDir()).wait(t)
 	got := w.Status()
 	want := Status{Ready: true, Role: "leader", Term: got.Term, Leader: 1, Applied: got.Applied,
-		Members: []Member{{Node: 1, Address: "node-1", Role: "leader"}}}
+		Members: []Member{{Node: 1, Address: "node-1", Role: "leader", Reachable: true}}}
 	if diff := gocmp.Diff(want, got); diff != "" || got.Term == 0 || got.Applied == 0 {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}

@@ -2,12 +2,14 @@ package raftstate
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -20,6 +22,10 @@ type Status struct {
 	Leader  uint16 // 0: none known
 	Applied uint64 // index of the last entry applied here
 	Members []Member
+	// Expelled: the leader says that this node is not a member, or not yet.
+	Expelled bool
+	// CertificateEnds is when this node's certificate ends; zero: it has none.
+	CertificateEnds time.Time
 }
 
 // Member is one node of the group.
@@ -27,6 +33,12 @@ type Member struct {
 	Node    uint16
 	Address string
 	Role    string // leader, voter, nonvoter
+	// Reachable: it has answered within the last heartbeats, or is this node.
+	Reachable bool
+	// Lag counts the entries of this node's log that it has not applied yet, as
+	// it last said. It means something on the leader, for a node that is
+	// reachable.
+	Lag uint64
 }
 
 // Status does not wait for anything.
@@ -39,18 +51,26 @@ func (g *Group) Status() Status {
 		Leader:  nodeOf(leader),
 		Applied: g.raft.AppliedIndex(),
 	}
-	// This future is answered before it is returned.
-	future := g.raft.GetConfiguration()
-	if future.Error() != nil {
-		return s
-	}
-	for _, server := range future.Configuration().Servers {
-		m := Member{Node: nodeOf(server.ID), Address: string(server.Address), Role: strings.ToLower(server.Suffrage.String())}
+	last := g.raft.LastIndex()
+	known := *g.machine.members.known.Load()
+	for _, server := range g.servers() {
+		node := nodeOf(server.ID)
+		m := Member{Node: node, Address: cmp.Or(known[node].Address, string(server.Address)),
+			Role: strings.ToLower(server.Suffrage.String())}
 		if server.ID == leader {
 			m.Role = "leader"
 		}
+		applied := s.Applied
+		if m.Reachable = node == g.cfg.NodeID || g.reaches(node); node != g.cfg.NodeID {
+			applied = g.peers.get(node).Applied
+		}
+		m.Lag = last - min(applied, last)
 		s.Members = append(s.Members, m)
 	}
+	if g.port != nil && g.port.creds != nil {
+		s.CertificateEnds = g.port.creds.ends()
+	}
+	s.Expelled = g.expelled.Load()
 	return s
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 )
 
 // TLSFiles are PEM files: this node's certificate and key, and the authorities
@@ -82,6 +83,12 @@ func (c *credentials) current() (tls.Certificate, *x509.CertPool) {
 		}
 	}
 	return c.pair, c.trusted
+}
+
+// ends is when the node's certificate does.
+func (c *credentials) ends() time.Time {
+	pair, _ := c.current()
+	return pair.Leaf.NotAfter
 }
 
 func (c *credentials) server() *tls.Config {

@@ -51,6 +51,7 @@ type Config struct {
 	Breakers Breakers
 	Limits   Limits   // nil: the route says that there are none
 	Webhooks Webhooks // nil: no routes
+	Cluster  Cluster
 	// Render gives the form in which a message is shown: httpapi.ViewOf.
 	Render func(*message.Record) any
 	// Audit counts what became of the messages accepted since then; zero: all.
@@ -79,7 +80,7 @@ func (c Config) Validate() error {
 		name    string
 		missing bool
 	}{
-		{"accounts", c.Accounts == nil}, {"messages", c.Messages == nil}, {"breakers", c.Breakers == nil}, {"render", c.Render == nil},
+		{"accounts", c.Accounts == nil}, {"messages", c.Messages == nil}, {"breakers", c.Breakers == nil}, {"cluster", c.Cluster == nil}, {"render", c.Render == nil},
 		{"audit", c.Audit == nil}, {"backup", c.Backup == nil}, {"drain", c.Drain == nil},
 		{"status", c.Status == nil}, {"readiness", c.Readiness == nil}, {"gatherer", c.Gatherer == nil},
 	} {
@@ -174,6 +175,10 @@ func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
 		{http.MethodGet, "/limits/:account", h.showLimits},
 		{http.MethodGet, "/breakers", h.listBreakers},
 		{http.MethodPost, "/breakers/:breaker/:position", h.forceBreaker},
+		{http.MethodGet, "/cluster", h.showCluster},
+		{http.MethodPost, "/cluster/members", h.addMember},
+		{http.MethodDelete, "/cluster/members/:node", h.removeMember},
+		{http.MethodPost, "/cluster/transfer", h.transferLead},
 		{http.MethodGet, "/audit", h.audit},
 		{http.MethodGet, "/status", h.status},
 		{http.MethodGet, "/backup", h.backup},

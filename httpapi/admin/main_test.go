@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"sync"
@@ -33,6 +34,7 @@ type world struct {
 	*Handler
 	cfg      Config
 	accounts *accounts
+	cluster  members
 	query    message.Query
 	since    time.Time
 	drained  bool
@@ -52,6 +54,7 @@ func newWorld(t testing.TB, options ...func(*world)) *world {
 	reg := prometheus.NewPedanticRegistry()
 	w.cfg = Config{
 		Accounts: w.accounts,
+		Cluster:  &w.cluster,
 		Messages: messages{w},
 		Breakers: breakers{},
 		Render: func(r *message.Record) any {
@@ -98,6 +101,23 @@ func (j *journal) String() string {
 	defer j.mu.Unlock()
 	return j.b.String()
 }
+
+// members records what is asked of the group.
+type members struct {
+	asked []string
+	err   error
+}
+
+func (m *members) ask(format string, args ...any) error {
+	m.asked = append(m.asked, fmt.Sprintf(format, args...))
+	return m.err
+}
+
+func (m *members) AddMember(_ context.Context, b AddMember) error {
+	return m.ask("add %d %s %v", b.Node, b.Address, b.NonVoter)
+}
+func (m *members) RemoveMember(_ context.Context, node uint16) error { return m.ask("remove %d", node) }
+func (m *members) Transfer(_ context.Context, to uint16) error       { return m.ask("transfer %d", to) }
 
 // accounts knows one account, "acme", with one key.
 type accounts struct {
