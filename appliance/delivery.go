@@ -65,6 +65,7 @@ func (a *Appliance) buildDispatcher() error {
 			}
 			return err
 		},
+		OnChange:   func(changed []message.Record) { a.api.Publish(changed) },
 		OnStop:     a.channelStopped,
 		Grace:      a.cfg.HTTP.ShutdownTimeout / 4,
 		Logger:     a.logger.With("part", "delivery"),
