@@ -100,3 +100,9 @@ func (l *Listener) SetTLS(c *tls.Config) {
 	}
 	l.tls.Store(c)
 }
+
+// Limits returns those in force.
+func (a *API) Limits() Limits {
+	return Limits{int(a.bodies.limit.Load()), int(a.wire.max.Load()), time.Duration(a.wire.timeouts.read.Load()),
+		time.Duration(a.wire.timeouts.idle.Load()), time.Duration(a.defaultTTL.Load())}
+}

@@ -35,3 +35,11 @@ func (s *sizer) configure(base, limit int) {
 	defer s.mu.Unlock()
 	s.floor, s.base, s.limit, s.size = max(base/10, 1), base, limit, base
 }
+
+// Tuning returns what is in force.
+func (p *Pipeline) Tuning() Tuning {
+	p.sizer.mu.Lock()
+	base := p.sizer.base
+	p.sizer.mu.Unlock()
+	return Tuning{base, time.Duration(p.batchTimeout.Load()), time.Duration(p.grace.Load())}
+}

@@ -82,3 +82,9 @@ func (s *Store) openPool(ctx context.Context) error {
 	}
 	return err
 }
+
+// Tuning returns what is in force.
+func (s *Store) Tuning() Tuning {
+	n := s.settings.Load()
+	return Tuning{n.MaxPoolSize, n.MinPoolSize, n.ConnectionTimeout, n.SlowQuery, n.Retention, n.IdempotencyTTL}
+}
