@@ -54,6 +54,8 @@ type Options struct {
 	// figures.
 	Probation time.Duration
 	Probe     func() Sample
+	// Unwatched leaves changed files alone until a reload is asked for.
+	Unwatched bool
 }
 
 // Appliance is one node: log, replicated state, store, pipeline and listeners.

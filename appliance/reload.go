@@ -34,6 +34,7 @@ type reloads struct {
 	steps     []step
 	probation time.Duration
 	probe     func() Sample
+	unwatched bool                         // the files are not watched
 	group     func(config.Config) []string // keys that the group holds otherwise
 	logger    *slog.Logger
 	metrics   reloadMetrics
@@ -67,7 +68,7 @@ var reloadOutcomes = []string{admin.ConfigApplied, admin.ConfigUnchanged, admin.
 
 func (a *Appliance) openReloads(o Options) error {
 	factory := promauto.With(a.registry)
-	r := &reloads{files: o.Files, steps: a.steps(o.Process), probation: o.Probation, probe: o.Probe, group: a.groupDrift,
+	r := &reloads{files: o.Files, steps: a.steps(o.Process), probation: o.Probation, probe: o.Probe, unwatched: o.Unwatched, group: a.groupDrift,
 		logger: a.logger.With("part", "configuration"), turn: make(chan struct{}, 1),
 		metrics: reloadMetrics{
 			version: factory.NewGauge(prometheus.GaugeOpts{Name: "forebay_config_version", Help: "The version of the configuration that runs."}),
@@ -299,14 +300,12 @@ func (r *reloads) failed(old *running, target config.Config, v config.Version, r
 func (r *reloads) apply(ctx context.Context, from, to config.Config) (failed string, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), applyTimeout)
 	defer cancel()
-	touched := map[*step]bool{}
-	for _, c := range config.Diff(from, to) {
-		touched[r.stepOf(c.Key)] = true
-	}
+	changes := config.Diff(from, to)
 	var done []*step
 	for i := range r.steps {
 		s := &r.steps[i]
-		if !touched[s] {
+		// A key may be in several steps.
+		if !slices.ContainsFunc(changes, func(c config.Change) bool { return s.has(c.Key) }) {
 			continue
 		}
 		done = append(done, s)
@@ -331,6 +330,7 @@ func (r *reloads) apply(ctx context.Context, from, to config.Config) (failed str
 	return failed, err
 }
 
+// stepOf is the first step that puts the key in force; nil: none does.
 func (r *reloads) stepOf(key string) *step {
 	for i := range r.steps {
 		if r.steps[i].has(key) {

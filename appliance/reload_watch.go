@@ -17,7 +17,7 @@ import (
 func (r *reloads) run(ctx context.Context, reload func(ctx context.Context, source, who string) (admin.ConfigResult, error)) error {
 	watched := make(chan error, 1)
 	go func() {
-		if r.files.Path == "" {
+		if r.files.Path == "" || r.unwatched {
 			watched <- nil
 			return
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"forebay/appliance"
@@ -34,6 +35,20 @@ func (f *File) Write(more string) {
 	if err := os.WriteFile(f.Path, []byte(f.Text(more)), 0o600); err != nil {
 		f.tb.Fatalf("write the configuration: %v", err)
 	}
+}
+
+// WriteInstead writes the file with another value for a key that Config says.
+func (f *File) WriteInstead(key, value, more string) {
+	base := f.base
+	defer func() { f.base = base }()
+	f.base = ""
+	for line := range strings.Lines(base) {
+		if !strings.HasPrefix(line, key+":") {
+			f.base += line
+		}
+	}
+	f.base += key + ": " + value + "\n"
+	f.Write(more)
 }
 
 // Text is what Write writes.

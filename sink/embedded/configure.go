@@ -24,3 +24,6 @@ func (s *Store) Configure(retention, claimTTL time.Duration, minFreeBytes uint64
 func (s *Store) apply(c Config) {
 	s.settings.Store(&settings{c.Retention, c.ClaimTTL, c.MinFreeBytes})
 }
+
+// Retention is how long messages stay, as it is in force.
+func (s *Store) Retention() time.Duration { return s.settings.Load().retention }

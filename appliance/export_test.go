@@ -1,0 +1,49 @@
+package appliance
+
+import (
+	"fmt"
+
+	"forebay/sink/embedded"
+	"forebay/sink/postgres"
+)
+
+// HasStep reports whether a key changes while the appliance runs.
+func (a *Appliance) HasStep(key string) bool { return a.reloads.stepOf(key) != nil }
+
+// InForce is what the part that a key configures works with, not what the
+// configuration says; ok is false for keys that have no such figure.
+func (a *Appliance) InForce(key string) (text string, ok bool) {
+	log, drain, api := a.log.Limits(), a.pipeline.Tuning(), a.api.Limits()
+	figures := map[string]any{
+		"buffer.capacity":               log.Capacity,
+		"buffer.backpressure_threshold": log.Threshold,
+		"buffer.max_disk_bytes":         log.MaxDiskBytes,
+		"buffer.min_free_disk_bytes":    log.MinFreeBytes,
+		"buffer.idempotency_ttl":        log.IdempotencyTTL,
+		"buffer.batch_size":             drain.BatchSize,
+		"buffer.batch_timeout":          drain.BatchTimeout,
+		"http.shutdown_timeout":         drain.Grace * 4,
+		"http.max_body_bytes":           api.MaxBodyBytes,
+		"http.max_connections":          api.MaxConnections,
+		"http.read_timeout":             api.ReadTimeout,
+		"http.idle_timeout":             api.IdleTimeout,
+		"delivery.default_ttl":          api.DefaultTTL,
+	}
+	switch s := a.store.(type) {
+	case *postgres.Store:
+		t := s.Tuning()
+		figures["database.max_pool_size"], figures["database.min_pool_size"] = t.MaxPoolSize, t.MinPoolSize
+		figures["database.connection_timeout"], figures["database.slow_query"], figures["database.retention"] = t.ConnectionTimeout, t.SlowQuery, t.Retention
+	case *embedded.Store:
+		figures["database.retention"] = s.Retention()
+	}
+	for _, p := range a.group.Plans() {
+		tier := "rate_limiting.tiers." + p.Name + "."
+		figures[tier+"requests_per_minute"], figures[tier+"burst"] = p.RequestsPerMinute, p.Burst
+		figures[tier+"concurrent"], figures[tier+"mode"] = p.Concurrent, p.Mode
+	}
+	b := a.group.Breakers().Settings()
+	figures["circuit_breaker.failure_threshold"], figures["circuit_breaker.timeout"], figures["circuit_breaker.recovery_time"] = b.Threshold, b.Timeout, b.Recovery
+	figure, ok := figures[key]
+	return fmt.Sprint(figure), ok
+}
