@@ -42,6 +42,7 @@ func (a *Appliance) InForce(key string) (text string, ok bool) {
 		figures[tier+"requests_per_minute"], figures[tier+"burst"] = p.RequestsPerMinute, p.Burst
 		figures[tier+"concurrent"], figures[tier+"mode"] = p.Concurrent, p.Mode
 	}
+	figures["rate_limiting.window"] = a.group.Window()
 	b := a.group.Breakers().Settings()
 	figures["circuit_breaker.failure_threshold"], figures["circuit_breaker.timeout"], figures["circuit_breaker.recovery_time"] = b.Threshold, b.Timeout, b.Recovery
 	figure, ok := figures[key]

@@ -39,8 +39,7 @@ var notAlone = []string{"database.url", "database.url_file", "http.tls_cert_file
 // atStartOnly are sections whose parts read them at their start only: they are
 // answered as waiting for a restart, whatever their tag says, and so long as that
 // is so they have to stand here.
-var atStartOnly = []string{"rate_limiting.enabled", "rate_limiting.distributed", "rate_limiting.window", "rate_limiting.without_quorum",
-	"delivery.", "channels.", "memory.elevated"}
+var atStartOnly = []string{"memory.elevated"}
 
 func waits(n *appliancetest.Node, key string) bool {
 	return !n.HasStep(key) && slices.ContainsFunc(atStartOnly, func(w string) bool { return strings.HasPrefix(key, w) })
@@ -111,8 +110,8 @@ func TestReloadEveryKey(t *testing.T) {
 		loaded, _, err := f.Files().Load()
 		must(t, "load", err)
 		for _, l := range loaded.Leaves() {
-			if slices.Contains(notAlone, l.Key) || slices.Contains([]string{"http.listen", "http.ops_listen", "buffer.min_free_disk_bytes"}, l.Key) {
-				continue // the last three: this test's variables say them
+			if slices.Contains(notAlone, l.Key) || strings.HasPrefix(l.Key, "rate_limiting.tiers.development.") || slices.Contains([]string{"http.listen", "http.ops_listen", "buffer.min_free_disk_bytes"}, l.Key) {
+				continue // the last ones: this test's variables say them
 			}
 			value := another(l)
 			text := nested(l.Key, value)

@@ -49,6 +49,7 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			a.limits.SetEnabled(c.RateLimiting.Enabled)
 			return nil
 		}},
+		{"limits", []string{"rate_limiting.window", "rate_limiting.enabled", "rate_limiting.without_quorum"}, a.applyLimits},
 		{"breakers", []string{"circuit_breaker"}, func(ctx context.Context, c config.Config) error {
 			return a.group.SetBreakers(ctx, breakerSettings(c.CircuitBreaker))
 		}},
@@ -67,6 +68,8 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			func(_ context.Context, c config.Config) error { return a.pipeline.Configure(pipelineTuning(c)) }},
 		{"http", []string{"http.max_body_bytes", "http.max_connections", "http.read_timeout", "http.idle_timeout", "delivery.default_ttl",
 			"buffer.max_disk_bytes", "database.max_pool_size"}, a.applyHTTP}, // the last two: files that connections leave free
+		{"delivery", []string{"delivery", "channels", "circuit_breaker.timeout"}, // the last: of one attempt
+			func(_ context.Context, c config.Config) error { return a.configureDelivery(c) }},
 		{"admin token", []string{"http.admin_token_file"}, func(_ context.Context, c config.Config) error {
 			a.admin.SetToken(admin.NewToken(c.HTTP.AdminToken.Reveal()))
 			return nil
@@ -81,6 +84,19 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			func(_ context.Context, c config.Config) error { return process(c) }})
 	}
 	return all
+}
+
+// applyLimits: a node that counts alone has the window that it started with.
+func (a *Appliance) applyLimits(ctx context.Context, c config.Config) error {
+	r := c.RateLimiting
+	if a.limits.local == nil {
+		if err := a.group.SetWindow(ctx, r.Window); err != nil {
+			return err
+		}
+	}
+	a.limits.spender.SetRefuse(r.WithoutQuorum == "refuse")
+	a.limits.SetEnabled(r.Enabled)
+	return nil
 }
 
 func logLimits(c config.Config) wal.Limits {

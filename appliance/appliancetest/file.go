@@ -57,7 +57,8 @@ func (f *File) Text(more string) string { return f.base + more }
 // Files is the file with the variables that keep a test's node on loopback.
 func (f *File) Files() config.Files {
 	return config.Files{Path: f.Path, Environ: []string{"FOREBAY_HTTP_LISTEN=127.0.0.1:0", "FOREBAY_HTTP_OPS_LISTEN=127.0.0.1:0",
-		"FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB"}}
+		"FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB",
+		"FOREBAY_RATE_LIMITING_TIERS={development: {requests_per_minute: 100000000, burst: 1000000, concurrent: 100000}}"}}
 }
 
 // StartFile starts a node from the file.

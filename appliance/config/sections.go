@@ -10,12 +10,12 @@ type RateLimiting struct {
 	// Enabled: false admits every account without counting. Default true.
 	Enabled bool `yaml:"enabled" change:"live"`
 	// Distributed: false lets each node count alone. Default true.
-	Distributed bool `yaml:"distributed" change:"cluster"`
+	Distributed bool `yaml:"distributed" change:"restart"`
 	// Window is the length of the sliding window, 1s to 1h. Default 1m.
 	Window time.Duration `yaml:"window" change:"cluster"`
 	// WithoutQuorum: floor goes on with each node's standing reserve, refuse
 	// answers 503 at once. Default floor.
-	WithoutQuorum string `yaml:"without_quorum" change:"cluster"`
+	WithoutQuorum string `yaml:"without_quorum" change:"live"`
 	// Tiers are the plans by name. Default basic, premium and enterprise; a
 	// file adds to them or changes single values.
 	Tiers map[string]Tier `yaml:"tiers" change:"cluster"`

@@ -65,6 +65,7 @@ type Spender struct {
 	nonce   uint64
 	looked  int
 
+	refuse  atomic.Bool  // Config.Refuse, or what SetRefuse said since
 	failing atomic.Int64 // since when exchanges fail, as Now has it, plus 1; 0: they don't
 	stats   stats
 }
@@ -90,11 +91,15 @@ func NewSpender(cfg Config, nonce uint64) (*Spender, error) {
 		cfg.Now = func() time.Duration { return time.Since(start) }
 	}
 	s := &Spender{cfg: cfg, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), nonce: nonce}
+	s.refuse.Store(cfg.Refuse)
 	for i := range s.shards {
 		s.shards[i].entries = map[string]*entry{}
 	}
 	return s, nil
 }
+
+// SetRefuse changes Config.Refuse while the Spender runs.
+func (s *Spender) SetRefuse(on bool) { s.refuse.Store(on) }
 
 // Verdict says whether something was admitted, and if not, why.
 type Verdict struct {
@@ -177,7 +182,7 @@ func (e *entry) enterLocked(now time.Duration) {
 
 // cutOff refuses where the configuration wants nothing admitted without a group.
 func (s *Spender) cutOff(l Limits) Verdict {
-	if !s.cfg.Refuse {
+	if !s.refuse.Load() {
 		return Verdict{}
 	}
 	connected := s.failing.Load() == 0
