@@ -106,6 +106,8 @@ func (s *State) open(n *session, q *Request) {
 	}
 	*n = session{number: q.Session, nonce: q.Nonce, seen: s.now}
 	for _, a := range s.ledgers {
+		// First the bucket: until now it had no room for what is released.
+		a.advance(s.now, s.window, a.limits)
 		a.release(q.Node, s.now, s.window)
 	}
 }
