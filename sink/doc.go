@@ -1,7 +1,13 @@
 // Package sink drains the log: it takes entries by priority, stores them in
-// batches and lets the log forget what is final.
+// batches, delivers what is for a channel, and lets the log forget what is final.
 //
-//	Source ──Next──► worker: decode ─► Store.Insert ─► OnStored ─► Source.Complete
+//	Source ──Next──► Pipeline: decode ─► validate ─► Store.Insert ──► Complete     what is final
+//	                                                      └─────────► Dispatcher   what is to be sent
+//
+//	Dispatcher: queue ─► breaker, pace ─► Channel.Send ─► Progress ─► Store.Update ─► Complete
+//	              └─► Park (a time), Shelve (no time) ─► … ─► Next
+//
+// # The drain
 //
 // The promise: an entry that was taken is completed only when the store has its
 // final state, and completed once. What a crash leaves, step by step:
@@ -19,6 +25,27 @@
 // dropping is an operator's decision, never ours. An entry that cannot be
 // decoded is reported and stays in the log.
 //
-// What a message's channel has still to deliver begins where Insert ends:
-// whatever is not final then keeps its place in the log.
+// # Delivery
+//
+// The promise: a message is sent, or ends for a reason that its sender is told;
+// it is sent twice only where an attempt's outcome was not known, or the process
+// was killed between an attempt and its record. What a crash leaves:
+//
+//   - in the queue: the log hands it out, and the store knows it;
+//   - during an attempt: the attempt is repeated; with PolicyFail the message was
+//     recorded as sending before, and fails with outcome_unknown instead;
+//   - after Progress, before Update or Complete: the log hands it out with its
+//     end, which is brought into the store and not sent again.
+//
+// Memory is bounded whatever the backlog. What finds the queue full, its breaker
+// open or its channel stopped rests on a shelf of the log (shelves.go) and comes
+// back when there is room, or, after one probe, by doubling; what waits for a
+// time is parked until then. Neither uses up an attempt. A message on a shelf
+// that expires is found to have when it comes back.
+//
+// While the store is down (detour.go), what has no idempotency key is delivered
+// all the same, and its states are kept in the log.
+//
+// A cancel (cancel.go) is decided under the lock that an attempt begins under,
+// and is durable in the log before it is answered.
 package sink
