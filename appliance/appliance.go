@@ -83,6 +83,7 @@ type Appliance struct {
 	leaseRate               ratePerSecond // of the limiter, for the status
 	appendTimes, batchTimes recent        // of late, for the status
 	missing                 atomic.Uint64 // messages, by the last daily audit
+	certificateEnds         atomic.Int64  // that of the public API, Unix time; 0: none
 
 	inherited   map[string]net.Listener
 	apiListener *httpapi.Listener
@@ -152,6 +153,7 @@ func (a *Appliance) listen() (err error) {
 		return errors.Join(err, inner.Close())
 	}
 	a.apiListener = a.api.Listener(inner, certificate)
+	a.noteCertificate(certificate)
 	if a.opsListener, err = a.listenOn("ops", a.cfg.HTTP.OpsListen); err != nil {
 		return fmt.Errorf("listen for operators (http.ops_listen): %w", err)
 	}

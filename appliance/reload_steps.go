@@ -57,6 +57,7 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			certificate, err := loadCertificate(c.HTTP)
 			if err == nil {
 				a.apiListener.SetTLS(certificate)
+				a.noteCertificate(certificate)
 			}
 			return err
 		}},

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"crypto/tls"
 	"time"
 
 	"forebay/appliance/config"
@@ -46,3 +47,22 @@ func (w *watching) Subscribe() (first []byte, events <-chan []byte, cancel func(
 }
 
 func (w *watching) History(since time.Time) any { return w.watch.History(w.cfg.Node, w.started, since) }
+
+// noteCertificate remembers when the public API's certificate ends; nil: it has
+// none.
+func (a *Appliance) noteCertificate(certificate *tls.Config) {
+	if certificate == nil || certificate.Certificates[0].Leaf == nil {
+		a.certificateEnds.Store(0)
+		return
+	}
+	a.certificateEnds.Store(certificate.Certificates[0].Leaf.NotAfter.Unix())
+}
+
+// certificateStatus runs after raftStatus, which knows the cluster's certificate:
+// the one that ends first counts.
+func (a *Appliance) certificateStatus(s *admin.Status) {
+	ends := a.certificateEnds.Load()
+	if at := time.Unix(ends, 0).UTC(); ends != 0 && (s.Raft.CertificateEnds.IsZero() || at.Before(s.Raft.CertificateEnds)) {
+		s.Raft.CertificateEnds = at
+	}
+}

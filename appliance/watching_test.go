@@ -4,9 +4,15 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -127,6 +133,47 @@ func TestAlertsOfAFullDisk(t *testing.T) {
 		alertGoes(t, c, r, "error_rate")
 		alertGoes(t, c, r, "disk")
 	})
+}
+
+// TestAlertOfACertificate: a certificate that ends in an hour is said at once. The
+// control, one that ends in a year, is not.
+func TestAlertOfACertificate(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		lasts time.Duration
+		want  bool
+	}{{time.Hour, true}, {365 * 24 * time.Hour, false}} {
+		cert, key := selfSigned(t, test.lasts)
+		p := appliancetest.NewProcess(t, filepath.Join(t.TempDir(), "data"), "FOREBAY_HTTP_TLS_CERT_FILE="+cert, "FOREBAY_HTTP_TLS_KEY_FILE="+key)
+		p.Spawn()
+		c := p.Admin()
+		appliancetest.Eventually(t, time.Minute, "the appliance has looked at itself", func() bool {
+			s, err := c.Status(context.Background())
+			return err == nil && s.UptimeSeconds > 3
+		})
+		if got := fires(c, "certificate_ends"); got != test.want {
+			t.Errorf("with a certificate for %v, certificate_ends fires: %v, want %v\n%s", test.lasts, got, test.want, p.Log())
+		}
+		c.Close()
+		p.Kill()
+	}
+}
+
+// selfSigned writes a certificate that is good from now on for that long.
+func selfSigned(t *testing.T, lasts time.Duration) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, "make a key", err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(lasts)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	must(t, "make a certificate", err)
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	must(t, "encode the key", err)
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	must(t, "write the certificate", os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	must(t, "write the key", os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+	return cert, key
 }
 
 // TestFeed reads the live feed and the last hour as a program does.

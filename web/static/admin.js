@@ -98,8 +98,12 @@ export class Admin {
   }
 
   async requeue(id, button) {
-    const done = await this.act("Send this message again?", "It is put into the lane low as a new attempt with a fresh count.", "Requeue", "POST", "/messages/requeue", { ids: [id] }, "It is in the queue again.");
-    if (done) { button.disabled = true; say(button, "Requeued"); }
+    let refused;
+    const done = await this.act("Send this message again?", "It is accepted anew, in the lane low, with a fresh count of attempts.", "Requeue", "POST", "/messages/requeue", { ids: [id] }, (answer) => {
+      refused = answer.refused?.length;
+      return refused ? "Not done: it has not failed, or is not there any more." : answer.repeated ? "It was requeued before." : "It is in the queue again.";
+    });
+    if (done && !refused) { button.disabled = true; say(button, "Requeued"); }
   }
 
   async search(more) {
