@@ -80,10 +80,8 @@ type Appliance struct {
 	admin      *admin.Handler
 	watch      *watch.Watch
 
-	leaseRate               ratePerSecond // of the limiter, for the status
-	appendTimes, batchTimes recent        // of late, for the status
-	missing                 atomic.Uint64 // messages, by the last daily audit
-	certificateEnds         atomic.Int64  // that of the public API, Unix time; 0: none
+	leaseRate ratePerSecond // of the limiter, for the status
+	observed
 
 	inherited   map[string]net.Listener
 	apiListener *httpapi.Listener

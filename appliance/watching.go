@@ -2,12 +2,20 @@ package appliance
 
 import (
 	"crypto/tls"
+	"sync/atomic"
 	"time"
 
 	"forebay/appliance/config"
 	"forebay/appliance/watch"
 	"forebay/httpapi/admin"
 )
+
+// observed is what is remembered from one status to the next.
+type observed struct {
+	appendTimes, batchTimes recent        // of late
+	missing                 atomic.Uint64 // messages, by the last daily audit
+	certificateEnds         atomic.Int64  // that of the public API, Unix time; 0: none
+}
 
 func (a *Appliance) buildWatch() (err error) {
 	a.watch, err = watch.New(watch.Config{
