@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"os"
 	"strings"
 )
 
@@ -37,6 +38,11 @@ func Warnings(c Config) []string {
 	host, _, _ := net.SplitHostPort(c.HTTP.OpsListen)
 	if c.HTTP.OpsListen != "" && !isLoopback(host) && c.HTTP.AdminTokenFile == "" {
 		warnings = append(warnings, "http.ops_listen is not loopback and http.admin_token_file is empty: everything there but health will be refused")
+	}
+	for _, name := range c.SecretFiles() {
+		if info, err := os.Stat(name); err == nil && name != c.HTTP.TLSCertFile && info.Mode().Perm()&0o004 != 0 {
+			warnings = append(warnings, name+" holds a secret and can be read by everybody: chmod o-r it")
+		}
 	}
 	if c.HTTP.MaxBodyBytes > c.Memory.Limit/16 {
 		warnings = append(warnings, "http.max_body_bytes is large for memory.limit: few large messages at once will count as pressure")

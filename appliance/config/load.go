@@ -56,6 +56,15 @@ func LoadDev(dir string, environ []string) (Config, Sources, error) {
 	return load(devDefaults(dir), "", environ, AvailableMemory())
 }
 
+// SocketDespite is the admin socket that a configuration names, whatever else is
+// wrong with it: an appliance runs on while its file is broken, and its operator
+// must reach it just then.
+func SocketDespite(path string, environ []string) string {
+	l := loader{cfg: defaults(), sources: Sources{where: map[string]string{}}}
+	_, _, _ = l.load(path, environ, AvailableMemory()) // what could be read is in l.cfg
+	return l.cfg.AdminSocket()
+}
+
 func load(base Config, path string, environ []string, available Size) (Config, Sources, error) {
 	l := loader{cfg: base, sources: Sources{where: map[string]string{}}}
 	return l.load(path, environ, available)

@@ -174,6 +174,12 @@ func (a *app) config() (config.Config, config.Sources, error) {
 func (a *app) client() (*admin.Client, error) {
 	if a.server == "" {
 		c, _, err := a.config()
+		if errors.As(err, new(config.Problems)) {
+			socket := config.SocketDespite(config.Path(a.configPath, a.environ), a.environ)
+			if _, statErr := os.Stat(socket); statErr == nil {
+				return admin.NewSocketClient(socket), nil
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
