@@ -18,6 +18,7 @@ PG_BIN := $(wildcard /usr/lib/postgresql/*/bin/initdb) $(shell command -v initdb
 MISSING := $(if $(strip $(PG_BIN)),,postgresql) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v strace),,strace) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4),,e2fsprogs) \
+	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v ip),,iproute2) \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v promtool),,prometheus) \
 	$(if $(shell command -v systemd-nspawn),,systemd-container) \
@@ -82,7 +83,7 @@ package: build ## build dist/forebay_VERSION_ARCH.deb
 clean: ## remove what was built; the data under ./data stays
 	@rm -rf bin dist
 
-deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs, Chromium, promtool, systemd-nspawn), if it is missing
+deps: ## install what the tests need (PostgreSQL, strace, e2fsprogs, iproute2, Chromium, promtool, systemd-nspawn), if it is missing
 ifneq ($(strip $(MISSING)),)
 	@set -e; as=; \
 	if [ "$$(id -u)" -ne 0 ]; then \

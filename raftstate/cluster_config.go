@@ -41,7 +41,9 @@ func (c ClusterConfig) withDefaults(node uint16) ClusterConfig {
 	return c
 }
 
-func (c ClusterConfig) validate() error {
+func (c ClusterConfig) named(node uint16) bool { return c.Peers[node] != "" }
+
+func (c ClusterConfig) validate(node uint16) error {
 	if c.alone() {
 		if len(c.Peers) > 0 || c.Advertise != "" {
 			return errors.New("peers and advertise need an address to listen on")
@@ -55,6 +57,9 @@ func (c ClusterConfig) validate() error {
 	}
 	if !c.TLS.set() && !loopback(host) {
 		errs = append(errs, fmt.Errorf("listen %s: plain text is for loopback only", c.Listen))
+	}
+	if ip := net.ParseIP(host); (host == "" || ip != nil && ip.IsUnspecified()) && c.Advertise == "" && !c.named(node) {
+		errs = append(errs, fmt.Errorf("listen %s is no address that others could dial: set advertise, or this node in peers", c.Listen))
 	}
 	if c.Heartbeat != 0 && (c.Heartbeat < 10*time.Millisecond || c.Heartbeat > time.Minute) {
 		errs = append(errs, errors.New("heartbeat must be 10ms to 1m"))

@@ -112,7 +112,7 @@ func (c Config) Validate() error {
 	if err := (account.SetPlans{Plans: normal(c.Plans)}).Validate(); err != nil {
 		errs = append(errs, err)
 	}
-	if err := c.Cluster.validate(); err != nil {
+	if err := c.Cluster.validate(c.NodeID); err != nil {
 		errs = append(errs, fmt.Errorf("cluster: %w", err))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -35,6 +35,24 @@
 // this program does not know (a newer one wrote it; to skip it would part this
 // node's state from the group's), or one whose sum is wrong.
 //
+// # Several nodes
+//
+// One port takes raft and HTTP between nodes (port.go), under mutual TLS in which
+// a certificate names its node. Raft dials nodes and not addresses: where they
+// are is part of the state, each says where it is with the pings that it sends
+// to the others, and the leader writes it down. So one that has moved is found
+// again, as long as a majority has not moved with it unheard.
+//
+// Any node takes changes: a follower hands them to the leader, which alone
+// stamps them with cluster time. The stamp goes on from the last one that was
+// applied and is good for one term (clock). A try whose answer was lost is made
+// again under the same request id, and counts once.
+//
+// A node serves once it has caught up with what the leader had committed when it
+// was asked, and no more when the leader says that it is not a member. New
+// members have no vote until they have caught up: two voters of which one has
+// never been there would be no majority.
+//
 // # Versions
 //
 // hashicorp/raft stays at 1.7.3: 1.8.0 needs go-metrics 0.7, which has dropped

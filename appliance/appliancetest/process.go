@@ -22,10 +22,11 @@ import (
 
 // Process is an appliance in a process of its own: the real binary.
 type Process struct {
-	URL    string
-	OpsURL string
-	Key    string
-	Dir    string // data_dir
+	namespace string // of the network; empty: the test's
+	URL       string
+	OpsURL    string
+	Key       string
+	Dir       string // data_dir
 
 	Client *http.Client
 
@@ -113,6 +114,14 @@ func NewProcess(tb testing.TB, dir string, settings ...string) *Process {
 // with prlimit: soft and hard limit.
 func (p *Process) LimitFiles(n uint64) { p.open = n }
 
+// InNamespace puts the process into a network namespace, and its client too.
+func (p *Process) InNamespace(name string) {
+	p.namespace = name
+	p.Client.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+		return dialIn(ctx, name, address)
+	}
+}
+
 // Target is the process as a client sees it.
 func (p *Process) Target() Target { return Target{p.URL, p.Key, p.Client} }
 
@@ -139,6 +148,10 @@ func (p *Process) Spawn() {
 	p.cmd = p.Command("serve")
 	if p.open > 0 {
 		p.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", p.open, p.open)}, p.cmd.Args...)...)
+		p.cmd.Env = p.env
+	}
+	if p.namespace != "" {
+		p.cmd = exec.Command("ip", append([]string{"netns", "exec", p.namespace}, p.cmd.Args...)...)
 		p.cmd.Env = p.env
 	}
 	out, err := p.cmd.StderrPipe()
