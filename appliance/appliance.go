@@ -240,6 +240,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	defer stopHold()
 	limits := run("limits", func() error { return a.limits.spender.Run(hold, returnGrace) })
 	delivery := run("delivery", func() error { return a.dispatcher.Run(drain) })
+	run("reports", func() error { return a.sweepUnreported(drain) })
 	run("audit", func() error { return a.auditDaily(drain) })
 	run("configuration", func() error { return a.reloads.run(drain, a.Reload) })
 	public := a.api.Server()

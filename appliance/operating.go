@@ -18,6 +18,7 @@ func (a *Appliance) buildAdmin() (err error) {
 		Accounts:  accountsAdapter{a.group},
 		Limits:    a.limits,
 		Messages:  (*operatorMessages)(a),
+		Life:      (*operatorLife)(a),
 		Breakers:  (*operatorBreakers)(a),
 		Webhooks:  operatorWebhooks{a.group},
 		Cluster:   clusterAdapter{a.group},

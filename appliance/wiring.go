@@ -43,6 +43,7 @@ func (a *Appliance) openGroup() (err error) {
 	c.Fatal, c.Logger, c.Registerer = a.die, a.logger.With("part", "raft"), a.registry
 	if a.group, err = raftstate.Open(c); err == nil {
 		a.answerPeers()
+		a.answerCancels()
 	}
 	return err
 }
@@ -117,6 +118,8 @@ func (a *Appliance) buildAPI() (err error) {
 		AllowHTTP:      a.cfg.Channels.Webhook.AllowHTTP,
 		Log:            logAdapter{a.log},
 		Messages:       (*messages)(a),
+		Life:           (*life)(a),
+		Hook:           (*whatsAppHook)(a),
 		Keys:           keysAdapter{a.group},
 		Limiter:        a.limits,
 		Ready:          a.publicReadiness,

@@ -82,7 +82,7 @@ func oneLine(text string) string {
 
 func (a *app) root() *cobra.Command {
 	root := a.group("forebay", "Take one-way messages, keep every one, and drain them into PostgreSQL",
-		a.serveCommand(), a.versionCommand(), a.configCommand(), a.accountCommand(), a.keyCommand(), a.limitsCommand(), a.breakerCommand(), a.sendCommand(), a.messageCommand(),
+		a.serveCommand(), a.versionCommand(), a.configCommand(), a.accountCommand(), a.keyCommand(), a.limitsCommand(), a.breakerCommand(), a.sendCommand(), a.messageCommand(), a.usageCommand(),
 		a.statusCommand(), a.clusterCommand(), a.auditCommand(), a.walCommand(), a.backupCommand(), a.restoreCommand(), a.drainCommand(), a.benchCommand(), a.docsCommand())
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.InitDefaultCompletionCmd()

@@ -25,7 +25,17 @@ func (a *app) messageCommand() *cobra.Command {
 		err = a.print(m, func(w io.Writer) { broken = object(w, m) })
 		return errors.Join(err, broken)
 	})
-	return a.group("message", "Look at messages", show, a.messageListCommand())
+	cancel := &cobra.Command{Use: "cancel ID", Short: "Cancel a message that is not being sent yet", Args: exactly("ID")}
+	cancel.RunE = a.withClient(func(ctx context.Context, c *admin.Client, args []string) error {
+		m, err := c.CancelMessage(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		var broken error
+		err = a.print(m, func(w io.Writer) { broken = object(w, m) })
+		return errors.Join(err, broken)
+	})
+	return a.group("message", "Look at messages, cancel them, try failed ones again", show, a.messageListCommand(), cancel, a.messageRequeueCommand())
 }
 
 func (a *app) messageListCommand() *cobra.Command {

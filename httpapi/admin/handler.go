@@ -43,11 +43,12 @@ type Breakers interface {
 	ForceBreaker(ctx context.Context, name, position, who string) (BreakerStatus, error)
 }
 
-// Config says what a Handler serves. All but Watching, Configs, Webhooks, Page,
+// Config says what a Handler serves. All but Life, Watching, Configs, Webhooks, Page,
 // Token, Logger and Registerer must be set.
 type Config struct {
 	Accounts Accounts
 	Messages Messages
+	Life     Life // nil: messages cannot be changed or counted
 	Breakers Breakers
 	Limits   Limits   // nil: the route says that there are none
 	Webhooks Webhooks // nil: no routes
@@ -173,6 +174,9 @@ func (h *Handler) adminRoutes(r *httprouter.Router, who authenticator) {
 		{http.MethodGet, "/messages", h.listMessages},
 		{http.MethodGet, "/messages/:message", h.showMessage},
 		{http.MethodGet, "/limits/:account", h.showLimits},
+		{http.MethodPost, "/messages/:message", h.postMessages},
+		{http.MethodPost, "/messages/:message/cancel", h.cancelMessage},
+		{http.MethodGet, "/usage/:account", h.usage},
 		{http.MethodGet, "/breakers", h.listBreakers},
 		{http.MethodPost, "/breakers/:breaker/:position", h.forceBreaker},
 		{http.MethodGet, "/cluster", h.showCluster},

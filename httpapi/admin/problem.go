@@ -43,6 +43,8 @@ func Refuse(code, detail string, fields ...FieldProblem) *Problem {
 		status, title = http.StatusNotFound, "Not found"
 	case CodeMethodNotAllowed:
 		status, title = http.StatusMethodNotAllowed, "Method not allowed"
+	case CodeNotCancelable:
+		status, title = http.StatusConflict, "Too late to cancel"
 	case CodeExists:
 		status, title = http.StatusConflict, "Exists already"
 	case CodeTooMany:

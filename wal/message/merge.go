@@ -31,6 +31,11 @@ func (s Status) CanReach(t Status) bool {
 // may move to and fro between such statuses.
 func (s Status) open() bool { return s >= Accepted && s <= Sending || s == Scheduled }
 
+// Requeueable reports whether a message that ended so may be accepted anew.
+func (s Status) Requeueable() bool {
+	return s == Failed || s == Undelivered || s == Rejected || s == Expired
+}
+
 // CodeNoReport is the code of the Failure of a message that was sent and of
 // which the provider never reported more.
 const CodeNoReport = "no_report"

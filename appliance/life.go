@@ -1,0 +1,322 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"forebay/httpapi"
+	"forebay/httpapi/admin"
+	"forebay/raftstate"
+	"forebay/sink"
+	"forebay/sink/whatsapp"
+	"forebay/wal/message"
+)
+
+// This file wires what may be done to a message after it was accepted: cancel,
+// requeue, counting, and what providers report of it.
+
+// life is that side of the appliance for its users.
+type life Appliance
+
+// cancelLimit is how long another node gets to decide a cancel.
+const cancelLimit = 5 * time.Second
+
+const (
+	callCancel      = "message/cancel"
+	codeTooLate     = "too_late"
+	codeNoMessage   = "no_message"
+	codeCancelLater = "unavailable"
+)
+
+// cancelAnswer is a record in the encodings of the log.
+type cancelAnswer struct {
+	Seq     uint64 `json:"seq"`
+	Message []byte `json:"message"`
+	State   []byte `json:"state"`
+}
+
+// answerCancels registers that other nodes may have messages of this one canceled:
+// only the node that has a message in its log can decide that it will not be sent.
+func (a *Appliance) answerCancels() {
+	a.group.Handle(callCancel, func(ctx context.Context, _ uint16, body []byte) ([]byte, error) {
+		var q struct {
+			ID    message.ID `json:"id"`
+			Owner string     `json:"owner"`
+		}
+		if err := json.Unmarshal(body, &q); err != nil {
+			return nil, fmt.Errorf("read cancel: %w", err)
+		}
+		r, err := (*life)(a).cancelHere(ctx, q.Owner, q.ID)
+		switch {
+		case errors.Is(err, httpapi.ErrNotCancelable):
+			return nil, &raftstate.CallError{Code: codeTooLate, Detail: "it is too late to cancel the message"}
+		case errors.Is(err, httpapi.ErrNotFound):
+			return nil, &raftstate.CallError{Code: codeNoMessage, Detail: "there is no such message"}
+		case err != nil:
+			return nil, &raftstate.CallError{Code: codeCancelLater, Detail: err.Error()}
+		}
+		return json.Marshal(cancelAnswer{Seq: r.Seq, Message: r.Message.Append(nil), State: r.State.Append(nil)})
+	})
+}
+
+// Cancel implements httpapi.Life. The node that accepted the message decides. If
+// that one is gone, a message that is final in the store can still be told about.
+func (l *life) Cancel(ctx context.Context, owner string, id message.ID) (message.Record, error) {
+	if id.Node() == l.cfg.Node {
+		return l.cancelHere(ctx, owner, id)
+	}
+	question, err := json.Marshal(struct {
+		ID    message.ID `json:"id"`
+		Owner string     `json:"owner"`
+	}{id, owner})
+	if err != nil {
+		return message.Record{}, fmt.Errorf("ask for a cancel: %w", err)
+	}
+	limited, cancel := context.WithTimeout(ctx, cancelLimit)
+	defer cancel()
+	answer, err := l.group.Call(limited, id.Node(), callCancel, question)
+	if err == nil {
+		return readCancel(id, answer)
+	}
+	if refused, ok := errors.AsType[*raftstate.CallError](err); ok {
+		switch refused.Code {
+		case codeTooLate:
+			return message.Record{}, httpapi.ErrNotCancelable
+		case codeNoMessage:
+			return message.Record{}, httpapi.ErrNotFound
+		}
+	}
+	r, getErr := (*messages)(l).Get(ctx, owner, id)
+	switch {
+	case getErr != nil && !errors.Is(getErr, httpapi.ErrUnavailable):
+		return message.Record{}, getErr
+	case getErr == nil && r.Status == message.Canceled:
+		return r, nil
+	case getErr == nil && r.Final():
+		return r, httpapi.ErrNotCancelable
+	}
+	return message.Record{}, fmt.Errorf("%w: ask node %d for a cancel: %w", httpapi.ErrUnavailable, id.Node(), err)
+}
+
+func readCancel(id message.ID, answer []byte) (message.Record, error) {
+	var a cancelAnswer
+	if err := json.Unmarshal(answer, &a); err != nil {
+		return message.Record{}, fmt.Errorf("read answer to a cancel: %w", err)
+	}
+	return message.Entry{ID: id, Seq: a.Seq, Payload: a.Message, Progress: a.State}.Record()
+}
+
+// cancelHere decides about a message that this node accepted.
+func (l *life) cancelHere(ctx context.Context, owner string, id message.ID) (message.Record, error) {
+	r, err := (*messages)(l).Get(ctx, owner, id) // also: is it the owner's?
+	switch {
+	case err != nil:
+		return r, err
+	case r.Status == message.Canceled:
+		return r, nil
+	case r.Final():
+		return r, httpapi.ErrNotCancelable
+	}
+	r, err = l.dispatcher.Cancel(ctx, id)
+	if errors.Is(err, sink.ErrTooLate) {
+		return r, httpapi.ErrNotCancelable
+	}
+	return r, fromStore(err)
+}
+
+// requeueKey begins the idempotency keys of messages that are accepted anew. No
+// client can send it: theirs are printable.
+const requeueKey = "\x01requeue "
+
+// Requeue implements httpapi.Life.
+func (l *life) Requeue(ctx context.Context, owner string, id message.ID, priority message.Priority) (httpapi.Receipt, error) {
+	r, err := (*messages)(l).Get(ctx, owner, id)
+	if err != nil {
+		return httpapi.Receipt{}, err
+	}
+	if !r.Status.Requeueable() {
+		return httpapi.Receipt{}, httpapi.ErrNotFailed
+	}
+	m := r.Message
+	m.Priority, m.SendAt, m.RequeueOf = priority, time.Time{}, id
+	m.IdempotencyKey = requeueKey + id.String()
+	m.Fingerprint = message.Fingerprint(id) // whatever the priority: the same failed message is the same order
+	return logAdapter{l.log}.Append(ctx, &m)
+}
+
+// Usage implements httpapi.Life.
+func (l *life) Usage(ctx context.Context, q message.UsageQuery) ([]message.UsageCount, error) {
+	counts, err := l.store.Usage(ctx, q)
+	return counts, fromStore(err)
+}
+
+// operatorLife is life as operators see it: of every account.
+type operatorLife Appliance
+
+// Cancel implements admin.Life.
+func (l *operatorLife) Cancel(ctx context.Context, id message.ID) (message.Record, error) {
+	r, err := (*life)(l).Cancel(ctx, "", id)
+	if errors.Is(err, httpapi.ErrNotCancelable) {
+		err = admin.Refuse(admin.CodeNotCancelable, "the message is being sent, or has come to its end")
+	}
+	return r, forOperators(err)
+}
+
+// Usage implements admin.Life.
+func (l *operatorLife) Usage(ctx context.Context, q message.UsageQuery) ([]message.UsageCount, error) {
+	counts, err := (*life)(l).Usage(ctx, q)
+	return counts, forOperators(err)
+}
+
+// Requeue implements admin.Life.
+func (l *operatorLife) Requeue(ctx context.Context, order admin.RequeueOrder) (answer admin.RequeueAnswer, err error) {
+	ids := order.IDs
+	if len(ids) == 0 {
+		q := message.Query{Account: order.Account, AcceptedAfter: order.Since, AcceptedBefore: order.Until, Limit: order.Limit}
+		q.Status, _ = message.ParseStatus(order.Status)
+		q.Channel, _ = message.ParseChannel(order.Channel)
+		if order.Cursor != "" {
+			q.Before, _ = message.ParseID(order.Cursor)
+		}
+		page, err := l.store.List(ctx, q)
+		if err != nil {
+			return answer, forOperators(fromStore(err))
+		}
+		for _, r := range page.Records {
+			ids = append(ids, r.ID)
+		}
+		if n := len(ids); page.More && n > 0 {
+			answer.HasMore, answer.NextCursor = true, ids[n-1].String()
+		}
+	}
+	answer.Matched = len(ids)
+	if order.DryRun && len(order.IDs) == 0 {
+		return answer, nil
+	}
+	priority, _ := message.ParsePriority(order.Priority)
+	for _, id := range ids {
+		if order.DryRun {
+			err = l.mayRequeue(ctx, id)
+		} else {
+			var receipt httpapi.Receipt
+			if receipt, err = (*life)(l).Requeue(ctx, "", id, priority); err == nil && receipt.Replayed {
+				answer.Repeated++
+			} else if err == nil {
+				answer.Requeued++
+			}
+		}
+		switch {
+		case errors.Is(err, httpapi.ErrNotFound):
+			answer.Refused = append(answer.Refused, admin.RequeueFailed{ID: id, Code: "not_found"})
+		case errors.Is(err, httpapi.ErrNotFailed):
+			answer.Refused = append(answer.Refused, admin.RequeueFailed{ID: id, Code: "not_failed"})
+		case errors.Is(err, httpapi.ErrStorageFull), errors.Is(err, httpapi.ErrDraining):
+			return answer, fmt.Errorf("%w: %w", admin.Refuse(admin.CodeUnavailable, "the log takes nothing now; what was requeued so far is repeated harmlessly"), err)
+		case err != nil:
+			return answer, forOperators(err)
+		}
+	}
+	if order.DryRun {
+		answer.Matched -= len(answer.Refused)
+	}
+	return answer, nil
+}
+
+func (l *operatorLife) mayRequeue(ctx context.Context, id message.ID) error {
+	r, err := (*messages)(l).Get(ctx, "", id)
+	if err == nil && !r.Status.Requeueable() {
+		err = httpapi.ErrNotFailed
+	}
+	return err
+}
+
+// whatsAppHook is what WhatsApp's servers talk to. The secrets are read anew for
+// each request, which comes seldom, so that a file that changes is in force.
+type whatsAppHook Appliance
+
+// Subscription implements httpapi.Hook.
+func (h *whatsAppHook) Subscription(query url.Values) (string, bool) {
+	token := h.secret((*Appliance)(h).current().Channels.WhatsApp.VerifyTokenFile)
+	return whatsapp.VerifySubscription(token, query)
+}
+
+// Receive implements httpapi.Hook.
+func (h *whatsAppHook) Receive(ctx context.Context, signature string, body []byte) error {
+	secret := h.secret((*Appliance)(h).current().Channels.WhatsApp.AppSecretFile)
+	if !whatsapp.VerifySignature(secret, signature, body) {
+		return httpapi.ErrForged
+	}
+	reports, err := whatsapp.ParseReports(body)
+	if err != nil {
+		return fmt.Errorf("%w: %w", httpapi.ErrMalformed, err)
+	}
+	records, err := h.store.Report(ctx, reports)
+	if err != nil {
+		return fromStore(err)
+	}
+	// A crash between the two loses a callback, never a status; an error makes
+	// Meta send the reports again, to no effect, and so loses no more than that.
+	if err := h.dispatcher.Changed(ctx, records); err != nil {
+		h.logger.Error("callbacks of reports are lost", "messages", len(records), "err", err)
+	}
+	return nil
+}
+
+// secret reads a file; empty, which verifies nothing, if it cannot be read.
+func (h *whatsAppHook) secret(path string) string {
+	if path == "" {
+		return ""
+	}
+	f, err := whatsapp.NewTokenFile(path)
+	if err == nil {
+		var text string
+		if text, err = f.Token(); err == nil {
+			return text
+		}
+	}
+	h.logger.Error("a secret of WhatsApp's hook cannot be read", "file", path, "err", err)
+	return ""
+}
+
+const (
+	// reportPatience is how long a report of a sent message is waited for: as long
+	// as stores keep reports that come early.
+	reportPatience = sink.EarlyReports
+	sweepEvery     = time.Minute
+	sweepBatch     = 500
+)
+
+// sweepUnreported gives up on reports that never came, until ctx ends. Nodes with
+// a common store do the same work, and each message is given up once.
+func (a *Appliance) sweepUnreported(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for n := sweepBatch; n == sweepBatch && ctx.Err() == nil; {
+			records, err := a.store.Unreported(ctx, time.Now().Add(-reportPatience), sweepBatch)
+			if n = len(records); err != nil {
+				var down *sink.Down
+				if !errors.As(err, &down) && ctx.Err() == nil {
+					a.logger.Error("cannot look for messages without a report", "err", err)
+				}
+				break
+			}
+			if n > 0 {
+				a.logger.Info("no report came of messages that were sent", "messages", n, "waited", reportPatience)
+				if err := a.dispatcher.Changed(ctx, records); err != nil {
+					a.logger.Error("callbacks of messages without a report are lost", "messages", n, "err", err)
+				}
+			}
+		}
+	}
+}
