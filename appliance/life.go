@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -272,12 +274,9 @@ func (h *whatsAppHook) secret(path string) string {
 	if path == "" {
 		return ""
 	}
-	f, err := whatsapp.NewTokenFile(path)
+	text, err := os.ReadFile(path)
 	if err == nil {
-		var text string
-		if text, err = f.Token(); err == nil {
-			return text
-		}
+		return strings.TrimSpace(string(text))
 	}
 	h.logger.Error("a secret of WhatsApp's hook cannot be read", "file", path, "err", err)
 	return ""
