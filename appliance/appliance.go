@@ -4,7 +4,6 @@ package appliance
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -177,17 +176,6 @@ func (a *Appliance) listenOn(name, address string) (net.Listener, error) {
 		return nil, nil
 	}
 	return net.Listen("tcp", address)
-}
-
-func loadCertificate(h config.HTTP) (*tls.Config, error) {
-	if h.TLSCertFile == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(h.TLSCertFile, h.TLSKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("load the certificate (http.tls_cert_file, http.tls_key_file): %w", err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // Addr is where the public API listens.
