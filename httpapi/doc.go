@@ -17,12 +17,17 @@
 //  4. the key, and the account behind it                      401, 403
 //  5. pressure: what is admitted at all (issue D)             503
 //  6. media types, Idempotency-Key                            406, 415, 400
+//     and a slot: the request counts among the account's
+//     concurrent ones from before its body is read            429, 503
 //  7. the body: bounded before it is read, strict             413, 408, 400
 //  8. the plan's channels, then every rule of every field     403, 422
-//  9. the limiter (issue B)                                   429
+//  9. the limiter: a token for each message                   429, 503
 //  10. the log                                                409, 422, 503
 //
 // A refusal before 10 leaves no trace, so it can be repeated as it is.
+// One by the log at 10 gives the token back; so does the answer to a repeated
+// Idempotency-Key. Where it is not known whether the log has the message, the
+// token stays spent.
 //
 // # Who owns what
 //

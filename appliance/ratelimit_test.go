@@ -1,0 +1,194 @@
+package appliance_test
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"forebay/appliance/appliancetest"
+	"forebay/appliance/config"
+	"forebay/httpapi/admin"
+)
+
+// withLimits puts the account "small" on a plan of these limits.
+func withLimits(window time.Duration, t config.Tier) appliancetest.Option {
+	return func(c *config.Config) {
+		t.Mode = "enforce"
+		c.RateLimiting.Window = window
+		c.RateLimiting.Tiers["small"] = t
+	}
+}
+
+func smallAccount(t *testing.T, n *appliancetest.Node) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := n.Admin.CreateAccount(ctx, admin.CreateAccount{ID: "small", Tier: "small"})
+	must(t, "make an account", err)
+	key, err := n.Admin.CreateKey(ctx, "small", admin.CreateKey{})
+	must(t, "make a key", err)
+	return key.Secret
+}
+
+type limitedAnswer struct {
+	status     int
+	header     http.Header
+	Code       string   `json:"code"`
+	Violated   []string `json:"violated-policies"`
+	RetryAfter int      `json:"retry_after_seconds"`
+}
+
+func submitAs(t *testing.T, n *appliancetest.Node, key, path, kind, body string) (limitedAnswer, string) {
+	t.Helper()
+	method := http.MethodPost
+	if body == "" {
+		method = http.MethodGet
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, n.URL+path, strings.NewReader(body))
+	must(t, "make a request", err)
+	r.Header.Set("Authorization", "Bearer "+key)
+	r.Header.Set("Content-Type", kind)
+	answer, err := n.Client.Do(r)
+	if err != nil {
+		t.Errorf("submit: %v", err)
+		return limitedAnswer{}, ""
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	must(t, "read an answer", err)
+	a := limitedAnswer{status: answer.StatusCode, header: answer.Header}
+	if answer.StatusCode >= 400 {
+		must(t, "decode "+string(text), json.Unmarshal(text, &a))
+	}
+	return a, string(text)
+}
+
+const storeBody = `{"channel":"store","body":"x"}`
+
+var (
+	policyForm = regexp.MustCompile(`^"minute";q=\d+;w=\d+,"burst";q=\d+;w=\d+,"concurrent";q=\d+;qu="concurrent-requests"$`)
+	stateForm  = regexp.MustCompile(`^"(minute|burst|concurrent)";r=\d+;t=\d+$`)
+)
+
+func TestLimitsAreExactAndRetryAfterSuffices(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t, withLimits(3*time.Second, config.Tier{RequestsPerMinute: 20, Burst: 20, Concurrent: 4}))
+	key := smallAccount(t, n)
+	took := 0
+	var refused limitedAnswer
+	for range 30 {
+		began := time.Now()
+		a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody)
+		if !policyForm.MatchString(a.header.Get("RateLimit-Policy")) || !stateForm.MatchString(a.header.Get("RateLimit")) {
+			t.Fatalf("RateLimit-Policy %q, RateLimit %q", a.header.Get("RateLimit-Policy"), a.header.Get("RateLimit"))
+		}
+		switch a.status {
+		case 202:
+			took++
+		case 429:
+			refused = a
+		default:
+			t.Fatalf("got %d %s after %s", a.status, text, time.Since(began))
+		}
+		if refused.status != 0 {
+			break
+		}
+	}
+	if took < 20 || took > 26 { // more than 20 only by what came back meanwhile
+		t.Errorf("%d taken, want 20", took)
+	}
+	wait, err := strconv.Atoi(refused.header.Get("Retry-After"))
+	if err != nil || wait < 1 || wait != refused.RetryAfter || len(refused.Violated) != 1 {
+		t.Fatalf("Retry-After %q, problem %+v", refused.header.Get("Retry-After"), refused)
+	}
+	<-time.After(time.Duration(wait) * time.Second) // what the client is told
+	if a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody); a.status != 202 {
+		t.Errorf("after Retry-After: got %d %s", a.status, text)
+	}
+	if _, text := submitAs(t, n, key, "/v1/limits", "application/json", ""); !strings.Contains(text, `"plan":"small"`) || !strings.Contains(text, `"remaining"`) {
+		t.Errorf("GET /v1/limits: %s", text)
+	}
+}
+
+func TestLimitsChargeABatchByLine(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t, withLimits(time.Hour, config.Tier{RequestsPerMinute: 100, Burst: 30, Concurrent: 4}))
+	key := smallAccount(t, n)
+	_, text := submitAs(t, n, key, "/v1/messages/batch", "application/x-ndjson", strings.Repeat(storeBody+"\n", 50))
+	accepted, limited := 0, 0
+	for lines := bufio.NewScanner(strings.NewReader(text)); lines.Scan(); {
+		switch line := lines.Text(); {
+		case strings.Contains(line, `"status":"accepted"`):
+			accepted++
+		case strings.Contains(line, `"code":"burst_limited"`) && strings.Contains(line, `"retry_after_seconds"`):
+			limited++
+		}
+	}
+	if accepted != 30 || limited != 20 {
+		t.Errorf("%d accepted and %d limited, want 30 and 20:\n%s", accepted, limited, text)
+	}
+}
+
+// TestClusterOneLimitForAllNodes: scenarios 15 and 6, one hot account on three
+// nodes, and a node that is left alone.
+func TestClusterOneLimitForAllNodes(t *testing.T) {
+	t.Parallel()
+	const limit = 60
+	c := appliancetest.StartCluster(t, 3, withLimits(time.Hour, config.Tier{RequestsPerMinute: limit, Burst: limit, Concurrent: 30}))
+	key := smallAccount(t, c.Nodes[c.Leader()])
+	c.Await(key)
+	var mu sync.Mutex
+	statuses := map[int]int{}
+	send := func(n *appliancetest.Node, times int) {
+		for range times {
+			a, _ := submitAs(t, n, key, "/v1/messages", "application/json", storeBody)
+			mu.Lock()
+			statuses[a.status]++
+			mu.Unlock()
+		}
+	}
+	for _, n := range c.Nodes {
+		send(n, 5)
+	}
+	alone := c.Followers()[0]
+	for _, node := range []uint16{1, 2, 3} {
+		if node != alone {
+			c.Stop(node)
+		}
+	}
+	before := statuses[202]
+	a := limitedAnswer{status: 202}
+	for range 20 { // its stock, and then it does not know
+		if a, _ = submitAs(t, c.Nodes[alone], key, "/v1/messages", "application/json", storeBody); a.status != 202 {
+			break
+		}
+		statuses[202]++
+	}
+	if a.status != 503 || a.Code != "unavailable" || a.header.Get("Retry-After") == "" {
+		t.Errorf("cut off and its stock spent: got %d %s, want 503", a.status, a.Code)
+	}
+	t.Logf("%d taken without the group", statuses[202]-before)
+	for _, node := range []uint16{1, 2, 3} {
+		if node != alone {
+			c.Start(node)
+		}
+	}
+	c.Await(key)
+	var clients sync.WaitGroup
+	for _, n := range c.Nodes {
+		clients.Go(func() { send(n, limit) })
+	}
+	clients.Wait()
+	if got := statuses[202]; got > limit || got < limit*9/10 {
+		t.Errorf("%d taken by all nodes, want at most %d and not many fewer: %v", got, limit, statuses)
+	}
+}
