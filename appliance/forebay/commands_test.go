@@ -179,7 +179,7 @@ func TestConfigCommands(t *testing.T) {
 	write("good.yaml", "database: {url: 'postgres://u:hunter2@h/d'}\nchannels: {webhook: {timeout: 5s}}\nhttp: {ops_listen: ':9'}\n")
 	write("bad.yaml", "buffer:\n  capcity: 1\nnode: x\n")
 	o := run(t, dir, nil, "config", "check", "good.yaml")
-	if o.code != 0 || !strings.Contains(o.stdout, "no effect yet  channels.webhook.timeout") || !strings.Contains(o.stdout, "warning        http.ops_listen") {
+	if o.code != 0 || !strings.Contains(o.stdout, "read ") || !strings.Contains(o.stdout, "good.yaml") || !strings.Contains(strings.Join(strings.Fields(o.stdout), " "), "warning http.ops_listen") {
 		t.Errorf("good: %+v", o)
 	}
 	isJSON(t, run(t, dir, nil, "config", "check", "good.yaml", "-o", "json"))
