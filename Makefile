@@ -19,6 +19,7 @@ MISSING := $(if $(strip $(PG_BIN)),,postgresql) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v strace),,strace) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v mkfs.ext4),,e2fsprogs) \
 	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v ip),,iproute2) \
+	$(if $(shell PATH=$$PATH:/usr/sbin:/sbin command -v exim4),,exim4-daemon-light) \
 	$(if $(shell command -v chromium),,chromium) \
 	$(if $(shell command -v promtool),,prometheus) \
 	$(if $(shell command -v systemd-nspawn),,systemd-container) \
