@@ -2,14 +2,8 @@ package appliance
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -20,8 +14,6 @@ import (
 	"forebay/httpapi/admin"
 	"forebay/raftstate"
 	"forebay/sink"
-	"forebay/sink/webhook"
-	"forebay/sink/whatsapp"
 	"forebay/wal"
 	"forebay/wal/message"
 )
@@ -31,21 +23,27 @@ import (
 
 // delivery is the appliance's side of the dispatcher.
 type delivery struct {
-	secrets  webhook.Secrets
+	channels *channels
 	accounts accountCache
 
 	mu      sync.Mutex // guards what follows
-	webhook *webhook.Channel
 	stopped map[message.Channel]string
 }
 
 func (a *Appliance) buildDispatcher() error {
-	secrets, err := openSecrets(a.path("webhook.key"))
+	channels, err := a.openChannels()
 	if err != nil {
 		return err
 	}
-	a.delivery = &delivery{secrets: secrets, accounts: accountCache{group: a.group}, stopped: map[message.Channel]string{}}
-	settings, err := a.deliverySettings(a.cfg)
+	a.delivery = &delivery{channels: channels, accounts: accountCache{group: a.group}, stopped: map[message.Channel]string{}}
+	set, err := channels.prepare(a.cfg)
+	if err != nil {
+		return err
+	}
+	if err := channels.adopt(a.cfg, set); err != nil {
+		return err
+	}
+	settings, err := a.deliverySettings(a.cfg, set)
 	if err != nil {
 		return err
 	}
@@ -74,68 +72,36 @@ func (a *Appliance) buildDispatcher() error {
 	return err
 }
 
-// deliverySettings are what the configuration says of delivery. Channels that
-// are new or have other settings are made; the webhook channel is one for good.
-func (a *Appliance) deliverySettings(c config.Config) (s sink.DeliveryConfig, err error) {
+// deliverySettings are what the configuration says of delivery, with the
+// channels that were made from it.
+func (a *Appliance) deliverySettings(c config.Config, set channelSet) (s sink.DeliveryConfig, err error) {
 	s = sink.DeliveryConfig{
 		MaxAttempts: c.Delivery.MaxAttempts, BaseDelay: c.Delivery.BaseDelay, MaxDelay: c.Delivery.MaxDelay,
 		Workers: c.Delivery.WorkersPerChannel, AttemptTimeout: c.CircuitBreaker.Timeout,
 		PerAccount: c.Delivery.PerAccountInFlight, PerHost: c.Delivery.PerHostInFlight,
-		Channels: map[message.Channel]sink.ChannelConfig{},
+		Channels: a.delivery.channels.senders(set),
 	}
 	if s.UnknownOutcome, err = sink.ParsePolicy(c.Delivery.UnknownOutcome); err != nil {
 		return s, fmt.Errorf("delivery.unknown_outcome: %w", err)
 	}
-	if w := c.Channels.Webhook; w.Enabled {
-		ch, err := a.delivery.webhooks(w, c.Delivery.PerHostInFlight)
-		if err != nil {
-			return s, fmt.Errorf("channels.webhook: %w", err)
-		}
-		s.Channels[message.ChannelWebhook] = sink.ChannelConfig{Sender: ch}
-	}
-	if w := c.Channels.WhatsApp; w.Enabled {
-		token, err := whatsapp.NewTokenFile(w.AccessTokenFile)
-		if err != nil {
-			return s, fmt.Errorf("channels.whatsapp: %w", err)
-		}
-		ch, err := whatsapp.New(whatsapp.Config{BaseURL: w.BaseURL, Version: w.APIVersion, PhoneNumberID: w.PhoneNumberID,
-			Token: token, Connections: c.Delivery.WorkersPerChannel})
-		if err != nil {
-			return s, fmt.Errorf("channels.whatsapp: %w", err)
-		}
-		s.Channels[message.ChannelWhatsApp] = sink.ChannelConfig{Sender: ch, PerSecond: float64(w.MessagesPerSecond)}
-	}
 	return s, nil
-}
-
-// webhooks returns the webhook channel with these settings.
-func (d *delivery) webhooks(w config.Webhook, perHost int) (*webhook.Channel, error) {
-	settings := webhook.Settings{Timeout: w.Timeout, AllowHTTP: w.AllowHTTP, PerHost: perHost}
-	for _, text := range w.AllowCIDRs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, err
-		}
-		settings.Allow = append(settings.Allow, prefix)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.webhook != nil {
-		return d.webhook, d.webhook.Apply(settings)
-	}
-	var err error
-	d.webhook, err = webhook.New(webhook.Config{Settings: settings, Secrets: d.secrets})
-	return d.webhook, err
 }
 
 // configureDelivery puts other settings in force. With an error nothing of the
 // dispatcher's has changed.
 func (a *Appliance) configureDelivery(c config.Config) error {
-	settings, err := a.deliverySettings(c)
+	set, err := a.delivery.channels.prepare(c)
+	if err == nil {
+		var settings sink.DeliveryConfig
+		if settings, err = a.deliverySettings(c, set); err == nil {
+			err = a.dispatcher.Configure(settings)
+		}
+	}
 	if err != nil {
+		a.delivery.channels.discard(set)
 		return err
 	}
-	if err := a.dispatcher.Configure(settings); err != nil {
+	if err := a.delivery.channels.adopt(c, set); err != nil {
 		return err
 	}
 	a.api.Open(channelsOn(c), c.Channels.Webhook.AllowHTTP)
@@ -146,7 +112,7 @@ func (a *Appliance) configureDelivery(c config.Config) error {
 func channelsOn(c config.Config) []message.Channel {
 	on := []message.Channel{message.ChannelStore}
 	for channel, enabled := range map[message.Channel]bool{message.ChannelWebhook: c.Channels.Webhook.Enabled,
-		message.ChannelWhatsApp: c.Channels.WhatsApp.Enabled} {
+		message.ChannelWhatsApp: c.Channels.WhatsApp.Enabled, message.ChannelEmail: c.Channels.Email.Enabled} {
 		if enabled {
 			on = append(on, channel)
 		}
@@ -285,30 +251,4 @@ func (c *accountCache) callbackURL(r *message.Record) string {
 		return r.CallbackURL
 	}
 	return c.get(r.Account).CallbackURL
-}
-
-// derivedSecrets signs for each account with a secret made from one key of the
-// node's, so that nothing has to be kept for each.
-type derivedSecrets struct{ key []byte }
-
-func openSecrets(path string) (derivedSecrets, error) {
-	key, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		key = make([]byte, 32)
-		_, _ = rand.Read(key) // never fails
-		err = os.WriteFile(path, key, 0o600)
-	}
-	if err == nil && len(key) != 32 {
-		err = fmt.Errorf("%s has %d bytes, want 32", path, len(key))
-	}
-	if err != nil {
-		return derivedSecrets{}, fmt.Errorf("read the key of webhook secrets: %w", err)
-	}
-	return derivedSecrets{key}, nil
-}
-
-func (d derivedSecrets) WebhookSecrets(_ context.Context, account string) ([]string, error) {
-	mac := hmac.New(sha256.New, d.key)
-	mac.Write([]byte(account))
-	return []string{"whsec_" + base64.StdEncoding.EncodeToString(mac.Sum(nil))}, nil
 }
