@@ -25,10 +25,20 @@ func (k endpointKeeper) Standings() []webhook.Standing {
 	endpoints := k.group.Endpoints("")
 	standings := make([]webhook.Standing, len(endpoints))
 	for i, e := range endpoints {
-		standings[i] = webhook.Standing{Endpoint: webhook.Endpoint{Account: e.Account, ID: e.ID, Host: e.Host},
-			Since: e.Since, Warned: e.Warned, Disabled: e.Disabled, Reason: e.Reason}
+		standings[i] = standingOf(e)
 	}
 	return standings
+}
+
+// Standing implements webhook.Keeper.
+func (k endpointKeeper) Standing(e webhook.Endpoint) (webhook.Standing, bool) {
+	kept, ok := k.group.Endpoint(e.Account, e.ID)
+	return standingOf(kept), ok
+}
+
+func standingOf(e account.Endpoint) webhook.Standing {
+	return webhook.Standing{Endpoint: webhook.Endpoint{Account: e.Account, ID: e.ID, Host: e.Host},
+		Since: e.Since, Warned: e.Warned, Disabled: e.Disabled, Reason: e.Reason}
 }
 
 // Keep implements webhook.Keeper.

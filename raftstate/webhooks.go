@@ -59,6 +59,13 @@ func (g *Group) webhookSecret(id string) (account.WebhookSecret, bool) {
 	return g.machine.accounts.WebhookSecret(id)
 }
 
+// Endpoint returns what is remembered of one webhook address, and whether it is.
+func (g *Group) Endpoint(owner, id string) (account.Endpoint, bool) {
+	g.machine.mu.RLock()
+	defer g.machine.mu.RUnlock()
+	return g.machine.accounts.Endpoint(owner, id)
+}
+
 // Endpoints lists the webhook addresses that fail or are switched off, of one
 // account or (empty) of all.
 func (g *Group) Endpoints(id string) []account.Endpoint {

@@ -172,6 +172,12 @@ func (s *State) WebhookSecret(account string) (WebhookSecret, bool) {
 	return secret, ok
 }
 
+// Endpoint returns what is remembered of one endpoint and whether it is.
+func (s *State) Endpoint(account, id string) (Endpoint, bool) {
+	e, ok := s.endpoints[account+"/"+id]
+	return e, ok
+}
+
 // Endpoints lists the endpoints that are remembered, of one account or (empty)
 // of all, ascending by account and id.
 func (s *State) Endpoints(account string) []Endpoint {

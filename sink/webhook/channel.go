@@ -172,16 +172,18 @@ func (c *Channel) Send(ctx context.Context, d *sink.Delivery) (sink.Sent, error)
 		return sink.Sent{}, &sink.Permanent{Fault: sink.Fault{Neutral: true,
 			Failure: message.Failure{Code: "invalid_recipient", Category: "recipient", Message: problem}}}
 	}
-	end := endpointOf(d.Record.Account, u)
-	if c.patience != nil && c.patience.Disabled(end) {
-		return sink.Sent{}, &sink.Permanent{Fault: sink.Fault{Neutral: true, Failure: message.Failure{Code: "endpoint_disabled", Category: "recipient",
-			Message: "The address is switched off: it said that it is gone, or failed for days."}}}
-	}
 	call, cancel := context.WithTimeout(ctx, cl.settings.Timeout)
 	defer cancel()
 	req, left, err := c.request(call, d, u)
 	if err != nil {
 		return sink.Sent{}, err
+	}
+	// After the secrets: while these wait for the replicated state, so does what
+	// is known of addresses.
+	end := endpointOf(d.Record.Account, u)
+	if c.patience != nil && c.patience.Disabled(end) {
+		return sink.Sent{}, &sink.Permanent{Fault: sink.Fault{Neutral: true, Failure: message.Failure{Code: "endpoint_disabled", Category: "recipient",
+			Message: "The address is switched off: it said that it is gone, or failed for days."}}}
 	}
 	resp, err := cl.transport.RoundTrip(req) // and not a Client's Do: no redirects, no cookies
 	if err != nil {

@@ -46,8 +46,10 @@ const (
 // the cluster sees them. Only endpoints that have failed for longer than
 // keepAfter are kept, so it is written seldom.
 type Keeper interface {
-	// Standings returns all that are kept, and does not block.
+	// Standings returns all that are kept, and Standing one of them. They do not
+	// block, and Standing is asked before each call.
 	Standings() []Standing
+	Standing(e Endpoint) (Standing, bool)
 	Keep(ctx context.Context, s Standing) error
 	Forget(ctx context.Context, e Endpoint) error
 }
@@ -131,11 +133,14 @@ func (p *Patience) refresh() {
 // Disabled reports whether nothing may be sent to the endpoint.
 func (p *Patience) Disabled(e Endpoint) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if f := p.failing[e]; f != nil && !f.gone.IsZero() {
+	f := p.failing[e]
+	gone := f != nil && !f.gone.IsZero()
+	p.mu.Unlock()
+	if gone {
 		return true
 	}
-	return !p.kept[e].Disabled.IsZero()
+	s, _ := p.keeper.Standing(e)
+	return !s.Disabled.IsZero()
 }
 
 // Succeeded notes that the endpoint took a message.

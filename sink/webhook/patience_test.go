@@ -28,6 +28,13 @@ func (k *keeper) Standings() []Standing {
 	return slices.Collect(maps.Values(k.have))
 }
 
+func (k *keeper) Standing(e Endpoint) (Standing, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s, ok := k.have[e]
+	return s, ok
+}
+
 func (k *keeper) Keep(_ context.Context, s Standing) error { return k.change(s.Endpoint, &s) }
 
 func (k *keeper) Forget(_ context.Context, e Endpoint) error { return k.change(e, nil) }
