@@ -20,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"forebay/appliance/config"
+	"forebay/appliance/pressure"
 	"forebay/appliance/watch"
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
@@ -83,6 +84,10 @@ type Appliance struct {
 	observed
 
 	inherited   map[string]net.Listener
+	pressure    *pressure.Gauge
+	memory      *pressure.MemoryMeter
+	pressed     atomic.Pointer[pressureLimits]
+
 	apiListener *httpapi.Listener
 	opsListener net.Listener // nil: none
 	socket      net.Listener
@@ -116,7 +121,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildPressure, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}
@@ -244,6 +249,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	defer public.Close() // after a failure; a graceful stop has shut it down
 	watch, stopWatch := context.WithCancel(work)
 	defer stopWatch()
+	run("pressure", func() error { return a.pressure.Run(watch) })
 	run("watch", func() error { return a.watch.Run(watch) })
 	socket := run("admin socket", func() error { return a.admin.ServeSocket(watch, a.socket) })
 	if a.opsListener != nil {
@@ -429,6 +435,7 @@ func (a *Appliance) close() error {
 		closeIf(a.delivery != nil, "channels", func() error { return a.delivery.channels.close() })
 		closeIf(a.store != nil, "store", func() error { return a.store.Close() })
 		closeIf(a.group != nil, "replicated state", func() error { return a.group.Close() })
+		closeIf(a.memory != nil, "memory meter", func() error { return a.memory.Close() })
 		closeIf(a.log != nil, "log", func() error { return a.log.Close() })
 		a.closeErr = errors.Join(errs...)
 	})

@@ -39,10 +39,11 @@ const hugeHeap = 256 << 20
 
 // LimitMemory sets the runtime's soft limit, at which it collects more often
 // instead of growing; it may be called again. gomemlimit is the variable of that
-// name: who sets it knows better.
+// name: who sets it knows better. The collector has to work before pressure
+// counts what it has left lying about, so its limit is below the first rung.
 func LimitMemory(cfg config.Config, gomemlimit string) {
 	if gomemlimit == "" {
-		debug.SetMemoryLimit(int64(cfg.Memory.Limit))
+		debug.SetMemoryLimit(int64(0.9 * cfg.Memory.Elevated * float64(cfg.Memory.Limit)))
 	}
 }
 

@@ -68,7 +68,10 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 		{"pipeline", []string{"buffer.batch_size", "buffer.batch_timeout", "http.shutdown_timeout"},
 			func(_ context.Context, c config.Config) error { return a.pipeline.Configure(pipelineTuning(c)) }},
 		{"http", []string{"http.max_body_bytes", "http.max_connections", "http.read_timeout", "http.idle_timeout", "delivery.default_ttl",
-			"buffer.max_disk_bytes", "database.max_pool_size"}, a.applyHTTP}, // the last two: files that connections leave free
+			"buffer.max_disk_bytes", "database.max_pool_size", // these two: files that connections leave free
+			"memory.limit"}, a.applyHTTP},
+		{"pressure", []string{"memory", "buffer", "alerts.backlog_age", "http.max_connections", "database.max_pool_size"},
+			func(_ context.Context, c config.Config) error { return a.applyPressure(c) }},
 		{"delivery", []string{"delivery", "channels", "circuit_breaker.timeout"}, // the last: of one attempt
 			func(_ context.Context, c config.Config) error { return a.configureDelivery(c) }},
 		{"admin token", []string{"http.admin_token_file"}, func(_ context.Context, c config.Config) error {
@@ -132,6 +135,6 @@ func (a *Appliance) applyHTTP(_ context.Context, c config.Config) error {
 		return err
 	}
 	h := c.HTTP
-	return a.api.Configure(httpapi.Limits{MaxBodyBytes: int(h.MaxBodyBytes), MaxConnections: min(h.MaxConnections, limit),
+	return a.api.Configure(httpapi.Limits{MaxBodyBytes: int(h.MaxBodyBytes), MaxBuffered: maxBuffered(c), MaxConnections: min(h.MaxConnections, limit),
 		ReadTimeout: h.ReadTimeout, IdleTimeout: h.IdleTimeout, DefaultTTL: c.Delivery.DefaultTTL})
 }

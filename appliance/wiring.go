@@ -110,6 +110,7 @@ func (a *Appliance) buildAPI() (err error) {
 	h := a.cfg.HTTP
 	a.api, err = httpapi.New(httpapi.Config{
 		MaxBodyBytes:   int(h.MaxBodyBytes),
+		MaxBuffered:    maxBuffered(a.cfg),
 		MaxConnections: min(h.MaxConnections, limit),
 		ReadTimeout:    h.ReadTimeout,
 		IdleTimeout:    h.IdleTimeout,
@@ -123,6 +124,7 @@ func (a *Appliance) buildAPI() (err error) {
 		Keys:           keysAdapter{a.group},
 		Limiter:        a.limits,
 		Ready:          a.publicReadiness,
+		Pressure:       a.admission,
 		Registerer:     a.registry,
 		Logger:         a.logger.With("part", "http"),
 	})

@@ -38,6 +38,9 @@ func (a *API) submitBatch(x *exchange) error {
 	if p != nil {
 		return p
 	}
+	if p := a.refuseUnread(x); p != nil {
+		return p
+	}
 	pass, err := a.enter(x, &who)
 	if err != nil {
 		return err
@@ -117,6 +120,7 @@ func (b *batch) read() {
 		}
 	}()
 	for ; ; index++ {
+		b.slow()
 		line, p, err := b.lines.next()
 		if errors.Is(err, io.EOF) {
 			b.deadline.stop()
@@ -165,6 +169,9 @@ func (b *batch) decode(it *item, line []byte) {
 		from.key += "\x1f" + strconv.FormatInt(it.index, 10)
 	}
 	if it.problem = a.complete(m, &b.form, &from, time.Now()); it.problem == nil {
+		it.problem = a.shedByPriority(b.x.r.Context(), m)
+	}
+	if it.problem == nil {
 		it.message = m
 	}
 }

@@ -56,6 +56,9 @@ type Config struct {
 	Limiter  Limiter // nil: nothing is limited
 	// Ready is asked by /readyz. nil: always ready.
 	Ready func(context.Context) Readiness
+	// Pressure says what is admitted. It is asked for each message and must
+	// return at once. nil: all.
+	Pressure func() Pressure
 
 	Registerer prometheus.Registerer // nil: metrics are not registered
 	Logger     *slog.Logger          // nil: nothing is logged
@@ -75,6 +78,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Ready == nil {
 		c.Ready = func(context.Context) Readiness { return Readiness{Status: StatusReady, Checks: map[string]any{}} }
+	}
+	if c.Pressure == nil {
+		c.Pressure = func() Pressure { return PressureNormal }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -12,6 +12,7 @@ import (
 // defaults of Config.
 type Limits struct {
 	MaxBodyBytes   int           // see Config.MaxBodyBytes; of bodies that begin from now on
+	MaxBuffered    int64         // see Config.MaxBuffered; zero: as it was, or as MaxBodyBytes has it
 	MaxConnections int           // see Config.MaxConnections; those that are open stay
 	ReadTimeout    time.Duration // see Config.ReadTimeout; of requests that begin from now on
 	IdleTimeout    time.Duration // see Config.IdleTimeout; from the end of the next answer on
@@ -24,8 +25,8 @@ func (a *API) Configure(n Limits) error {
 	cfg := a.cfg
 	cfg.MaxBodyBytes, cfg.MaxConnections, cfg.ReadTimeout, cfg.IdleTimeout, cfg.DefaultTTL =
 		n.MaxBodyBytes, n.MaxConnections, n.ReadTimeout, n.IdleTimeout, n.DefaultTTL
-	if a.followsBody {
-		cfg.MaxBuffered = 0
+	if n.MaxBuffered != 0 || a.followsBody {
+		cfg.MaxBuffered = n.MaxBuffered
 	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("http configuration: %w", err)

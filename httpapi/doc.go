@@ -15,7 +15,7 @@
 //  2. the route                                               404, 405
 //  3. draining                                                503
 //  4. the key, and the account behind it                      401, 403
-//  5. pressure: what is admitted at all (issue D)             503
+//  5. pressure: what is admitted at all                       503
 //  6. media types, Idempotency-Key                            406, 415, 400
 //     and a slot: the request counts among the account's
 //     concurrent ones from before its body is read            429, 503

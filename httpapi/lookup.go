@@ -58,6 +58,9 @@ func (a *API) list(x *exchange) error {
 	if p := checkAccept(x.r.Header, typeJSON); p != nil {
 		return p
 	}
+	if p := a.spare(x); p != nil {
+		return p
+	}
 	query, p := parseQuery(who.Account, x.r.URL.RawQuery)
 	if p != nil {
 		return p

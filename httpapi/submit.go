@@ -32,6 +32,9 @@ func (a *API) submit(x *exchange) error {
 	if p != nil {
 		return p
 	}
+	if p := a.refuseUnread(x); p != nil {
+		return p
+	}
 	pass, err := a.enter(x, &who)
 	if err != nil {
 		return err
@@ -54,6 +57,9 @@ func (a *API) take(x *exchange, pass Pass, from *origin) (Receipt, error) {
 	}
 	defer a.bodies.release(held)
 	if p := a.complete(m, &x.form, from, x.start); p != nil {
+		return Receipt{}, p
+	}
+	if p := a.shedByPriority(x.r.Context(), m); p != nil {
 		return Receipt{}, p
 	}
 	admitted, err := a.admit(x, pass)
