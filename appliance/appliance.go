@@ -83,10 +83,10 @@ type Appliance struct {
 	leaseRate ratePerSecond // of the limiter, for the status
 	observed
 
-	inherited   map[string]net.Listener
-	pressure    *pressure.Gauge
-	memory      *pressure.MemoryMeter
-	pressed     atomic.Pointer[pressureLimits]
+	inherited map[string]net.Listener
+	pressure  *pressure.Gauge
+	memory    *pressure.MemoryMeter
+	pressed   atomic.Pointer[pressureLimits]
 
 	apiListener *httpapi.Listener
 	opsListener net.Listener // nil: none

@@ -93,7 +93,9 @@ func (a *Appliance) readings() (r pressure.Readings) {
 }
 
 // rough is a size for people.
-func rough[N int64 | uint64](bytes N) config.Size { return config.Size(bytes) / config.MiB * config.MiB }
+func rough[N int64 | uint64](bytes N) config.Size {
+	return config.Size(bytes) / config.MiB * config.MiB
+}
 
 // admission is the ladder as the public API climbs it.
 func (a *Appliance) admission() httpapi.Pressure {

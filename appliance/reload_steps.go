@@ -70,7 +70,8 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 		{"http", []string{"http.max_body_bytes", "http.max_connections", "http.read_timeout", "http.idle_timeout", "delivery.default_ttl",
 			"buffer.max_disk_bytes", "database.max_pool_size", // these two: files that connections leave free
 			"memory.limit"}, a.applyHTTP},
-		{"pressure", []string{"memory", "buffer", "alerts.backlog_age", "http.max_connections", "database.max_pool_size"},
+		{"pressure", []string{"memory", "buffer.capacity", "buffer.backpressure_threshold", "buffer.max_disk_bytes",
+			"buffer.min_free_disk_bytes", "alerts.backlog_age", "http.max_connections", "database.max_pool_size"},
 			func(_ context.Context, c config.Config) error { return a.applyPressure(c) }},
 		{"delivery", []string{"delivery", "channels", "circuit_breaker.timeout"}, // the last: of one attempt
 			func(_ context.Context, c config.Config) error { return a.configureDelivery(c) }},
@@ -84,7 +85,7 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			func(_ context.Context, c config.Config) error { return a.watch.Configure(watchSettings(c)) }},
 	}
 	if process != nil {
-		all = append(all, step{"process", []string{"log", "memory.limit"},
+		all = append(all, step{"process", []string{"log", "memory.limit", "memory.elevated"},
 			func(_ context.Context, c config.Config) error { return process(c) }})
 	}
 	return all

@@ -16,7 +16,9 @@ import (
 func TestAdmission(t *testing.T) {
 	var level atomic.Uint32
 	w := newWorld(t, func(c *Config) { c.Pressure = func() Pressure { return Pressure(level.Load()) } })
-	body := func(p message.Priority) string { return `{"channel":"store","body":"b","priority":"` + p.String() + `"}` }
+	body := func(p message.Priority) string {
+		return `{"channel":"store","body":"b","priority":"` + p.String() + `"}`
+	}
 	for _, c := range []struct {
 		level    Pressure
 		header   string
