@@ -104,6 +104,6 @@ func (l *Listener) SetTLS(c *tls.Config) {
 
 // Limits returns those in force.
 func (a *API) Limits() Limits {
-	return Limits{int(a.bodies.limit.Load()), int(a.wire.max.Load()), time.Duration(a.wire.timeouts.read.Load()),
+	return Limits{int(a.bodies.limit.Load()), a.bodies.budget.Load(), int(a.wire.max.Load()), time.Duration(a.wire.timeouts.read.Load()),
 		time.Duration(a.wire.timeouts.idle.Load()), time.Duration(a.defaultTTL.Load())}
 }
