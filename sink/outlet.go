@@ -32,6 +32,7 @@ type outlet struct {
 	rings    [message.Lanes]ring
 	express  [message.Lanes]fifo // their places in account and host are taken
 	queued   [message.Lanes]int
+	bytes    int // of payload, in memory and in flight
 
 	stoppedUntil time.Time
 	stops        int // in a row
@@ -104,6 +105,9 @@ func (o *outlet) accountLimit() int { return max(o.d.cfg.QueueLimit/4, 1) }
 // roomLocked is how many more messages of the account the queue takes.
 func (o *outlet) roomLocked(a *account, p message.Priority) int {
 	have := 0
+	if o.bytes >= maxQueueBytes {
+		return 0
+	}
 	if a != nil {
 		have = a.jobs[p].len()
 		for h := range a.aside {
@@ -137,6 +141,7 @@ func (o *outlet) pushLocked(j *job) {
 	j.account, j.host = o.accountLocked(j.rec.Account), o.hostLocked(j.service)
 	j.account.jobs[p].push(j)
 	j.host.queued++
+	o.bytes += len(j.entry.Payload)
 	o.queued[p]++
 	o.enterLocked(j.account)
 }
@@ -194,7 +199,7 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 		}
 		j.account.inflight--
 		j.host.inflight--
-		j.host.queued-- // canceled
+		o.leftLocked(j) // canceled
 	}
 	r := &o.rings[p]
 	for len(r.items) > 0 {
@@ -213,7 +218,7 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 		j := a.jobs[p].pop()
 		if j.phase != waiting { // canceled
 			o.queued[p]--
-			j.host.queued--
+			o.leftLocked(j)
 			continue
 		}
 		if o.cappedLocked(j.host) {
@@ -267,7 +272,7 @@ func (o *outlet) releaseLocked(j *job) {
 	o.inflight--
 	j.account.inflight--
 	j.host.inflight--
-	j.host.queued--
+	o.leftLocked(j)
 	o.promoteLocked(j.host)
 	for h := range j.account.aside {
 		o.promoteLocked(h)
@@ -275,6 +280,15 @@ func (o *outlet) releaseLocked(j *job) {
 	o.enterLocked(j.account)
 	o.forgetLocked(j)
 }
+
+// leftLocked takes a job out of the counts.
+func (o *outlet) leftLocked(j *job) {
+	j.host.queued--
+	o.bytes -= len(j.entry.Payload)
+}
+
+// maxQueueBytes of payload are held for one channel, and one message more.
+const maxQueueBytes = 32 << 20
 
 // forgetLocked drops what has nothing left to remember.
 func (o *outlet) forgetLocked(j *job) {
@@ -321,7 +335,7 @@ func (o *outlet) emptyLocked() (all []*job) {
 	}
 	kept := all[:0]
 	for _, j := range all {
-		if j.host.queued--; j.phase == waiting {
+		if o.leftLocked(j); j.phase == waiting {
 			j.phase = picked
 			kept = append(kept, j)
 		}
