@@ -44,6 +44,7 @@ tls_privatekey = %[1]s/key.pem
 auth_advertise_hosts = ${if def:tls_in_cipher{*}{}}
 smtputf8_advertise_hosts = *
 message_size_limit = 1M
+smtp_accept_queue_per_connection = 0
 host_lookup =
 rfc1413_query_timeout = 0s
 keep_environment =
