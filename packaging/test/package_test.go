@@ -107,6 +107,23 @@ func TestPackage(t *testing.T) {
 		m.underLoad("3s", func() {})
 		m.audit()
 	})
+	step("the manual's commands", func(t *testing.T) {
+		n := 0
+		for _, page := range []string{"deployment", "monitoring", "troubleshooting", "emergency", "tuning", "scaling", "security"} {
+			text, err := os.ReadFile("../doc/" + page + ".md")
+			must(t, "read the manual", err)
+			for i, block := range strings.Split(string(text), "```sh run\n") {
+				if i > 0 {
+					commands, _, _ := strings.Cut(block, "```")
+					m.run("set -e\n" + commands)
+					n++
+				}
+			}
+		}
+		if n < 5 {
+			t.Errorf("%d blocks of commands found", n)
+		}
+	})
 	step("restart under load", func(t *testing.T) {
 		before := m.property("MainPID")
 		m.underLoad("12s", func() {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// commandsOf returns the lines of a page's shell blocks that call forebay, and
+// what it names in running text, where arguments may be left out.
+func commandsOf(page string) (lines, named []string) {
+	inShell := false
+	for line := range strings.Lines(page) {
+		line = strings.TrimSpace(line)
+		if fence, ok := strings.CutPrefix(line, "```"); ok {
+			inShell = !inShell && strings.HasPrefix(fence, "sh")
+			continue
+		}
+		if !inShell {
+			for _, m := range regexp.MustCompile("`(forebay [^`]+)`").FindAllStringSubmatch(line, -1) {
+				named = append(named, m[1])
+			}
+			continue
+		}
+		line = strings.TrimPrefix(line, "sudo ")
+		line = strings.TrimPrefix(line, "-u forebay ")
+		if strings.HasPrefix(line, "forebay ") {
+			lines = append(lines, line)
+		}
+	}
+	return lines, named
+}
+
+// TestTheManualsCommandsExist holds each command of the manual and the README
+// against the program: the command is there, takes these flags and as many
+// arguments.
+func TestTheManualsCommandsExist(t *testing.T) {
+	pages, err := filepath.Glob("../../packaging/doc/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatalf("no manual: %v", err)
+	}
+	checked := 0
+	for _, path := range append(pages, "../../README.md") {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, named := commandsOf(string(content))
+		for i, line := range append(lines, named...) {
+			if err := parseOnly(line, i < len(lines)); err != nil {
+				t.Errorf("%s: %s: %v", filepath.Base(path), line, err)
+			}
+			checked++
+		}
+	}
+	if checked < 20 {
+		t.Fatalf("%d commands found: the test no longer finds them", checked)
+	}
+}
+
+// parseOnly does what the program does with a command line until the command
+// would run; whole: with all of its arguments.
+func parseOnly(line string, whole bool) error {
+	line, _, _ = strings.Cut(line, " #")
+	line, _, _ = strings.Cut(line, " > ")
+	words := regexp.MustCompile(`"[^"]*"|\S+`).FindAllString(line, -1)[1:]
+	cmd, args, err := (&app{}).root().Find(words)
+	if err != nil {
+		return err
+	}
+	if err := cmd.ParseFlags(args); err != nil {
+		return err
+	}
+	args = cmd.Flags().Args()
+	switch {
+	case cmd.HasSubCommands() && len(args) > 0 && args[0] != "…":
+		return usagef("no command %s of %s", args[0], cmd.CommandPath())
+	case cmd.HasSubCommands() && whole:
+		return usagef("which command of %s?", cmd.CommandPath())
+	case whole && cmd.Args != nil:
+		return cmd.Args(cmd, args)
+	}
+	return nil
+}
+
+// TestTheManualsTestCanFail is the control.
+func TestTheManualsTestCanFail(t *testing.T) {
+	for _, line := range []string{"forebay acount list", "forebay config diff", "forebay send --prioritty high x", "forebay key revok x"} {
+		if parseOnly(line, true) == nil {
+			t.Errorf("%s: no error", line)
+		}
+	}
+}
