@@ -58,7 +58,10 @@ func newWorld(t testing.TB, options ...func(*world)) *world {
 		Messages: messages{w},
 		Breakers: breakers{},
 		Render: func(r *message.Record) any {
-			return map[string]any{"id": r.ID, "status": r.Status.String()}
+			return struct { // no map: its members come in any order
+				ID     message.ID `json:"id"`
+				Status string     `json:"status"`
+			}{r.ID, r.Status.String()}
 		},
 		Audit: func(_ context.Context, since time.Time) (Audit, error) {
 			w.since = since

@@ -21,6 +21,7 @@ const (
 	watchDials  = 5 * time.Second // for a new connection to look through: a hung server is found soon, whatever the pool's patience
 	downAfter   = 2               // looks in a row that fail
 	upAfter     = 2               // looks in a row that succeed
+	forgive     = 3               // looks in a row that may fail while calls get through
 
 	connectDelay    = 100 * time.Millisecond // the first wait between attempts to connect
 	connectMaxDelay = 5 * time.Second
@@ -111,6 +112,7 @@ type watch struct {
 	store     *Store
 	conn      *pgx.Conn
 	good, bad int // looks in a row
+	forgiven  int // looks in a row that failed and do not count
 }
 
 func (w *watch) run(ctx context.Context) {
@@ -128,11 +130,21 @@ func (w *watch) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil && w.store.succeeded.Load() > began.UnixNano() {
-			err = nil // somebody got through meanwhile
-		}
-		w.step(err)
+		w.weigh(err, w.store.succeeded.Load() > began.UnixNano())
 	}
+}
+
+// weigh forgives a look that failed while a call got through: the watch alone was
+// unlucky, on a busy machine or with a connection that was cut. But not for ever:
+// one connection that still answers is no database.
+func (w *watch) weigh(err error, through bool) {
+	if err == nil || !through {
+		w.forgiven = 0
+	} else if w.forgiven < forgive {
+		w.forgiven++
+		return
+	}
+	w.step(err)
 }
 
 // step takes in one look. One failure is no fault yet, and one success no cure.

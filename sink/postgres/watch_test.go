@@ -34,6 +34,42 @@ func TestHysteresis(t *testing.T) {
 	}
 }
 
+// TestForgiveness: looks that fail while calls get through are forgiven, a few in
+// a row and no more; without any call, none is.
+func TestForgiveness(t *testing.T) {
+	s := newStore(t, "postgres://u@h/d", &journal{}, nil)
+	no := errors.New("no answer")
+	for _, c := range []struct {
+		name    string
+		through func(i int) bool
+		down    int // the look that the health follows; 0: none
+	}{
+		{"no call gets through", func(int) bool { return false }, downAfter},
+		{"calls get through", func(int) bool { return true }, forgive + downAfter},
+		{"one call gets through", func(i int) bool { return i == 2 }, 1 + downAfter},
+	} {
+		s.setHealth(true, "")
+		w := &watch{store: s}
+		for i := 1; i <= 2*(forgive+downAfter); i++ {
+			w.weigh(no, c.through(i))
+			if up := s.Health().Up; up != (i < c.down) {
+				t.Errorf("%s: after look %d up is %v, want down from look %d", c.name, i, up, c.down)
+			}
+		}
+	}
+	s.setHealth(true, "")
+	w := &watch{store: s}
+	for range 5 {
+		for range forgive {
+			w.weigh(no, true)
+		}
+		w.weigh(nil, true)
+	}
+	if !s.Health().Up {
+		t.Error("down, though each look that failed was forgiven")
+	}
+}
+
 // TestNeverUp: without Run, or without a server, every call says that the store
 // is down, and Run ends when it is told to.
 func TestNeverUp(t *testing.T) {

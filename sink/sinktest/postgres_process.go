@@ -48,22 +48,37 @@ func (p *Postgres) Kill() {
 // alive reports whether the process still runs; one that only waits for its
 // parent to notice its end does not.
 func alive(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return false
-	}
-	_, rest, _ := bytes.Cut(stat, []byte(") ")) // the state follows the program's name
-	return !bytes.HasPrefix(rest, []byte("Z")) && !bytes.HasPrefix(rest, []byte("X"))
+	state := stateOf(pid)
+	return state != 0 && state != 'Z' && state != 'X'
 }
 
+// stateOf is the state of a process as the kernel tells it; 0: there is none.
+func stateOf(pid int) byte {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(stat, []byte(") ")) // the state follows the program's name
+	if len(rest) == 0 {
+		return 0
+	}
+	return rest[0]
+}
+
+// Postmaster is the process that starts the server's others.
+func (p *Postgres) Postmaster() int { return p.process.Pid }
+
 // Pause stops all processes of the server with SIGSTOP: it keeps its
-// connections and answers nobody. It returns the processes, the postmaster first.
+// connections and answers nobody. It returns the processes, the postmaster first,
+// when the kernel says of each that it is stopped: until then a postmaster may
+// still start one, and a backend may still answer.
 func (p *Postgres) Pause() []int {
 	p.tb.Helper()
-	stopped := []int{p.process.Pid}
 	p.kill(p.process.Pid, syscall.SIGSTOP)
+	p.awaitStopped(p.process.Pid)
+	stopped := []int{p.process.Pid}
 	// The kernel's list may leave one out while another ends: look until nothing
-	// new is found.
+	// new is found, with all that were found at rest.
 	for fresh := true; fresh; {
 		fresh = false
 		for _, pid := range p.children() {
@@ -72,8 +87,24 @@ func (p *Postgres) Pause() []int {
 				stopped, fresh = append(stopped, pid), true
 			}
 		}
+		for _, pid := range stopped {
+			p.awaitStopped(pid)
+		}
 	}
 	return stopped
+}
+
+// awaitStopped waits until a process is stopped, or has ended.
+func (p *Postgres) awaitStopped(pid int) {
+	deadline := time.Now().Add(startTimeout)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for alive(pid) && stateOf(pid) != 'T' {
+		if time.Now().After(deadline) {
+			p.tb.Fatalf("process %d of PostgreSQL does not stop: it is in state %c", pid, stateOf(pid))
+		}
+		<-tick.C
+	}
 }
 
 // Resume lets paused processes run again.

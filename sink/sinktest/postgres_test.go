@@ -3,7 +3,10 @@ package sinktest_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,6 +64,42 @@ func TestPostgresPause(t *testing.T) {
 		t.Fatalf("connect: %v", err)
 	}
 	defer conn.Close(ctx)
+	for round := range 20 { // while connections come and go
+		stop := make(chan struct{})
+		var calls sync.WaitGroup
+		for range 4 {
+			calls.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						if c, err := pgx.Connect(ctx, pg.URL()); err == nil {
+							c.Close(ctx)
+						}
+					}
+				}
+			})
+		}
+		for _, pid := range pg.Pause() {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if err == nil && !strings.Contains(string(stat), ") T ") && !strings.Contains(string(stat), ") Z ") {
+				t.Errorf("round %d: process %d runs: %s", round, pid, stat)
+			}
+		}
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pg.Postmaster()))
+		if err != nil {
+			t.Fatalf("list the processes: %v", err)
+		}
+		for _, pid := range strings.Fields(string(children)) {
+			if stat, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !strings.Contains(string(stat), ") T ") && !strings.Contains(string(stat), ") Z ") {
+				t.Errorf("round %d: process %s was missed: %s", round, pid, stat)
+			}
+		}
+		close(stop)
+		pg.Resume()
+		calls.Wait()
+	}
 	pg.Pause()
 	answer := make(chan error, 1)
 	go func() { answer <- conn.Ping(ctx) }()
