@@ -29,7 +29,7 @@ func (p *pace) set(perSecond float64) {
 func (p *pace) wait(now time.Time) time.Duration {
 	wait := p.paused.Sub(now)
 	if p.interval > 0 {
-		wait = max(wait, p.arrival.Sub(now)-p.slack)
+		wait = max(wait, p.arrival.Add(-p.slack).Sub(now)) // of the zero time, Sub is the least Duration: nothing may be taken off it
 	}
 	return max(wait, 0)
 }
