@@ -14,8 +14,8 @@ import (
 )
 
 // Usage is the answer to GET /v1/usage: how many of the account's messages of a
-// month have come to which status, by day (UTC) and channel. Test messages are
-// not counted.
+// month have come to which status, by day (UTC) and channel. Test messages
+// and callbacks are not counted.
 type Usage struct {
 	Account string     `json:"account"`
 	Month   string     `json:"month"` // 2026-11

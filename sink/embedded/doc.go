@@ -24,7 +24,7 @@
 //	         · seq (uvarint) · length of state (uvarint) · state · message
 //	block:   CRC-32C (4, of the key and all that follows) · present (128) · final (128)
 //	claim:   id (16) · CRC-32C (4, of the key and the id)
-//	summary: status (1) · channel (1; the highest bit: a test message) · FNV-1a of to (4)
+//	summary: status (1) · channel (1; the highest bit: a test message, the next: a callback) · FNV-1a of to (4)
 //
 // The sums are ours because Badger's do not help where it matters: it has been
 // seen to hand out an empty value without an error after one flipped bit. What

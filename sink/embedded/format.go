@@ -164,16 +164,27 @@ func newSummary(r *message.Record) summary {
 	if r.Test {
 		s[1] |= summaryTest
 	}
+	if r.Callback {
+		s[1] |= summaryCallback
+	}
 	binary.BigEndian.PutUint32(s[2:], hashTo(r.To))
 	return s
 }
 
-// summaryTest marks a test message in the byte of the channel.
-const summaryTest = 0x80
+// What marks a test message, and one that tells of another's status, in the byte
+// of the channel.
+const (
+	summaryTest     = 0x80
+	summaryCallback = 0x40
+)
 
-func (s summary) status() message.Status   { return message.Status(s[0]) }
-func (s summary) channel() message.Channel { return message.Channel(s[1] &^ summaryTest) }
-func (s summary) test() bool               { return s[1]&summaryTest != 0 }
+func (s summary) status() message.Status { return message.Status(s[0]) }
+func (s summary) channel() message.Channel {
+	return message.Channel(s[1] &^ (summaryTest | summaryCallback))
+}
+
+// counts reports whether the message is one that its account has used.
+func (s summary) counts() bool { return s[1]&(summaryTest|summaryCallback) == 0 }
 
 func hashTo(to string) uint32 {
 	h := fnv.New32a()

@@ -39,7 +39,7 @@ func beginOf(day uint32) time.Time { return time.UnixMilli(int64(day) * dayMilli
 // countDeleted has a message that is deleted count on. The counts are written
 // with the transaction.
 func (w *writer) countDeleted(r *message.Record) error {
-	if r.Test {
+	if r.Test || r.Callback {
 		return nil
 	}
 	key := usageKey(r.Account, dayOf(r.ID.Millis()), r.Channel, r.Status)
@@ -100,7 +100,7 @@ func (s *Store) Usage(ctx context.Context, q message.UsageQuery) (list []message
 				if len(v) != len(summary{}) {
 					return &DamagedError{"index of message " + id.String(), errShort}
 				}
-				if brief := summary(v); !brief.test() {
+				if brief := summary(v); brief.counts() {
 					counts[message.UsageCount{Day: beginOf(dayOf(id.Millis())), Channel: brief.channel(), Status: brief.status()}]++
 				}
 				return nil

@@ -73,6 +73,7 @@ var messageColumns = [...]columnSpec{
 	jsonColumn("error", func(c *column, _ *message.Record, s *message.State) { putFailure(c, s.Error) }),
 	jsonColumn("attempts", func(c *column, _ *message.Record, s *message.State) { putAttempts(c, s.Attempts) }),
 	{"requeue_of", "uuid", pgtype.UUIDOID, func(c *column, r *message.Record, _ *message.State) { c.id(r.RequeueOf) }},
+	{"callback", "bool", pgtype.BoolOID, func(c *column, r *message.Record, _ *message.State) { c.bool(r.Callback) }},
 }
 
 // The forms of what stands as json in a column.
@@ -180,7 +181,7 @@ const (
 	stateColumns = "id, status, stored_at, scheduled_at, sent_at, delivered_at, read_at, failed_at, next_attempt_at, " +
 		"hold_reason, provider_id, duplicate_of, error, attempts"
 	recordColumns = stateColumns + ", seq, test, account, channel, priority, recipient, subject, body, html, template, " +
-		"client_ref, metadata, callback_url, idempotency_key, fingerprint, trace_parent, request_id, send_at, ttl_seconds, requeue_of"
+		"client_ref, metadata, callback_url, idempotency_key, fingerprint, trace_parent, request_id, send_at, ttl_seconds, requeue_of, callback"
 )
 
 // stateScan receives the columns of a state.
@@ -243,7 +244,7 @@ func scanRecord(row pgx.CollectableRow) (message.Record, error) {
 		requeueOf                           zeronull.UUID
 	)
 	err := row.Scan(append(s.targets(), &seq, &r.Test, &r.Account, &channel, &priority, &to, &subject, &body, &html, &template,
-		&clientRef, &metadata, &callback, &key, &fingerprint, &traceparent, &request, &sendAt, &ttl, &requeueOf)...)
+		&clientRef, &metadata, &callback, &key, &fingerprint, &traceparent, &request, &sendAt, &ttl, &requeueOf, &r.Callback)...)
 	if err != nil {
 		return r, &answerError{err}
 	}

@@ -49,7 +49,7 @@ func (s *Store) Usage(ctx context.Context, q message.UsageQuery) (list []message
 func countDays(ctx context.Context, tx pgx.Tx, account string, from, to day, counts map[message.UsageCount]uint64) error {
 	batch := &pgx.Batch{}
 	for d := from; d < to; d++ {
-		batch.Queue("/* usage */ SELECT $4::date, channel, status, count(*) FROM messages WHERE account = $1 AND id >= $2 AND id < $3 AND NOT test GROUP BY channel, status",
+		batch.Queue("/* usage */ SELECT $4::date, channel, status, count(*) FROM messages WHERE account = $1 AND id >= $2 AND id < $3 AND NOT test AND NOT callback GROUP BY channel, status",
 			account, [16]byte(d.firstID()), [16]byte((d + 1).firstID()), d.begin())
 	}
 	batch.Queue("/* kept usage */ SELECT day, channel, status, count FROM usage WHERE account = $1 AND day >= $2 AND day < $3", account, from.begin(), to.begin())
@@ -83,7 +83,7 @@ func countAside(ctx context.Context, conn *pgx.Conn, account string, from, to da
 	aside, err := queryAside(ctx, conn, "/* usage set aside */ "+asideSQL+` WHERE id >= $1 AND id < $2 AND account = $3
 		AND NOT EXISTS (SELECT FROM messages m WHERE m.id = set_aside.id)`, [16]byte(from.firstID()), [16]byte(to.firstID()), cleaned(account))
 	for _, r := range aside {
-		if r.Account == account && !r.Test {
+		if r.Account == account && !r.Test && !r.Callback {
 			counts[message.UsageCount{Day: dayOf(r.ID).begin(), Channel: r.Channel, Status: r.Status}]++
 		}
 	}
@@ -97,7 +97,7 @@ func keepUsage(ctx context.Context, tx pgx.Tx, d day) error {
 		return err
 	}
 	_, err := tx.Exec(ctx, `/* keep usage */ INSERT INTO usage AS kept (account, day, channel, status, count)
-		SELECT account, $1::date, channel, status, count(*) FROM `+d.table()+` WHERE NOT test GROUP BY account, channel, status
+		SELECT account, $1::date, channel, status, count(*) FROM `+d.table()+` WHERE NOT test AND NOT callback GROUP BY account, channel, status
 		ON CONFLICT (account, day, channel, status) DO UPDATE SET count = kept.count + excluded.count`, d.begin())
 	if err != nil {
 		return fmt.Errorf("keep usage of %s: %w", d.table(), err)

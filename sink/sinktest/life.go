@@ -292,7 +292,7 @@ func (s *suite) testUsage(t *testing.T) {
 		if i%4 == 0 {
 			m = plain(m.Account)
 		}
-		m.Test = i%7 == 0
+		m.Test, m.Callback = i%7 == 0, i%5 == 2
 		records = append(records, n.accept(m))
 		n.wait(50 * time.Millisecond)
 		if i == 40 {
@@ -301,6 +301,9 @@ func (s *suite) testUsage(t *testing.T) {
 	}
 	for i, res := range s.insert(t, records...) {
 		records[i].State = res.State
+	}
+	for _, r := range records[:10] {
+		equal(t, "record", s.get(t, r.Account, r.ID), r) // also: whether it is a callback
 	}
 	sent := slices.Clone(records[10:30])
 	for i := range sent {

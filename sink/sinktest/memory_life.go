@@ -112,7 +112,7 @@ func (m *Memory) Usage(ctx context.Context, q message.UsageQuery) ([]message.Usa
 func usageOf(records []message.Record, q message.UsageQuery) []message.UsageCount {
 	counts := make(map[message.UsageCount]uint64)
 	for _, r := range records {
-		if at := r.AcceptedAt(); r.Account == q.Account && !r.Test && !at.Before(q.From) && at.Before(q.To) {
+		if at := r.AcceptedAt(); r.Account == q.Account && !r.Test && !r.Callback && !at.Before(q.From) && at.Before(q.To) {
 			counts[message.UsageCount{Day: at.Truncate(24 * time.Hour), Channel: r.Channel, Status: r.Status}]++
 		}
 	}

@@ -165,7 +165,7 @@ type UsageQuery struct {
 }
 
 // UsageCount says how many messages of a day (UTC), accepted for a channel, have
-// come to a status. Test messages are not counted.
+// come to a status. Test messages and callbacks are not counted.
 type UsageCount struct {
 	Day     time.Time // its beginning
 	Channel Channel
