@@ -40,8 +40,12 @@ type entry struct {
 
 	wanted bool // somebody was held back
 	asked  time.Time
-	told   time.Time // last report of this generation
-	dirty  bool
+	// first is when this process first asked for a permit in this generation. The
+	// group granted it no earlier, so the permit is good from then at least; when
+	// the grant was heard of says nothing, for a node may hear of it late.
+	first time.Time
+	told  time.Time // last report of this generation
+	dirty bool
 }
 
 // phase is how calls of this node find the breaker.
@@ -60,6 +64,19 @@ func (e *entry) phase() Phase {
 		return Open
 	}
 	return e.view.Phase
+}
+
+// lastStart is until when the group's permit covers a whole call. Zero: never,
+// for this process has not asked for it.
+func (e *entry) lastStart(s Settings) time.Time {
+	if e.first.IsZero() {
+		return time.Time{}
+	}
+	end := e.first.Add(time.Duration(s.probeTime()) * time.Millisecond)
+	if e.probeUntil.Before(end) {
+		end = e.probeUntil
+	}
+	return end.Add(-s.Timeout - probeMargin)
 }
 
 // granted reports whether this node has the group's permit.
@@ -93,6 +110,9 @@ func (e *entry) adopt(v View, now time.Time, at uint64, node uint16) {
 	}
 	e.failures, e.own, e.factor = 0, ownNone, 0
 	e.trying, e.ended, e.free, e.dirty, e.told, e.asked = false, "", time.Time{}, false, time.Time{}, time.Time{}
+	if !e.granted(node) {
+		e.first = time.Time{}
+	}
 	switch {
 	case e.granted(node):
 		e.free = now

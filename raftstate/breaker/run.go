@@ -16,7 +16,7 @@ const (
 	reportSlow   = 5 * time.Second        // and no slower than that
 
 	askAgain   = time.Second     // after the group gave no permit
-	giveBack   = 5 * time.Second // a permit that nobody takes, or after half its time
+	giveBack   = 5 * time.Second // a permit that nobody takes, or after a quarter of a call's time-out
 	tellAgain  = 5 * time.Second // what the group should have answered by a new generation
 	forgetTick = time.Minute
 )
@@ -183,11 +183,14 @@ func (w *Watch) itemOf(e *entry, now time.Time, later func(time.Time)) (item Ite
 	}
 	switch {
 	case e.granted(w.cfg.Node) && !e.trying && e.ended == "" && !e.free.IsZero():
-		if at := e.free.Add(min(giveBack, w.settings.Timeout/2)); now.Before(at) {
+		last := e.lastStart(w.settings)
+		if at := e.free.Add(min(giveBack, w.settings.Timeout/4)); now.Before(at) && now.Before(last) {
 			later(at)
+			later(last)
 		} else {
 			item.Probe, due = ProbeUnused, true
-			e.ended, e.wanted = ProbeUnused, false
+			// Who came when it was too late for this permit wants the next one.
+			e.ended, e.wanted = ProbeUnused, e.wanted && !now.Before(last)
 		}
 	case e.wanted && !e.trying && e.ended == "" && e.phase() != Closed && !e.granted(w.cfg.Node):
 		due = w.ask(e, &item, now, later) || due
@@ -232,5 +235,8 @@ func (w *Watch) ask(e *entry, item *Item, now time.Time, later func(time.Time)) 
 	}
 	item.Ask, item.Early = true, early
 	e.asked = now
+	if e.first.IsZero() {
+		e.first = now
+	}
 	return true
 }

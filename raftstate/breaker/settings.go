@@ -38,7 +38,13 @@ const maxFactor = 10
 
 // probeTime is how long a probe's permit is good for: its call's time-out, and a
 // margin for the way of the report. In ms.
+//
+// A node begins the call while the permit has Timeout and probeMargin left.
 func (s Settings) probeTime() uint64 { return ms(s.Timeout + s.Timeout/4 + 500*time.Millisecond) }
+
+// probeMargin is how long before its permit's end a probe ends at the latest, for
+// clocks of nodes and of the group that are not quite the same.
+const probeMargin = 250 * time.Millisecond
 
 func ms(d time.Duration) uint64 { return uint64(max(d, 0) / time.Millisecond) }
 

@@ -239,7 +239,7 @@ func (w *Watch) mayProbeLocked(e *entry, now time.Time) bool {
 	case e.trying || e.ended != "":
 		return false
 	case e.granted(w.cfg.Node):
-		return now.Before(e.probeUntil)
+		return now.Before(e.lastStart(w.settings))
 	case !w.lost:
 		return false // the group decides
 	case e.own == ownOpen:

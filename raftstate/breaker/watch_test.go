@@ -240,7 +240,7 @@ func TestScenario25ProbesNodeDies(t *testing.T) {
 		}
 		settle(10 * time.Second)
 		other.Acquire("email")
-		settle(1500 * time.Millisecond)
+		settle(500 * time.Millisecond)
 		call(t, other, "email", Success)
 		settle(time.Second)
 		call(t, other, "email", Success)
