@@ -23,12 +23,12 @@ type sim struct {
 	nodes map[uint16]*simNode
 	split bool // planted: a node's reports reach its own replica and no other
 
-	mu    sync.Mutex // guards what follows, and the replicas
-	wire  *rand.Rand // of the reports' fates
-	calm  bool       // no more faults
-	log   []logged
-	late  []Report
-	seen  tally
+	mu   sync.Mutex // guards what follows, and the replicas
+	wire *rand.Rand // of the reports' fates
+	calm bool       // no more faults
+	log  []logged
+	late []Report
+	seen tally
 
 	wrong []string // the driver's
 }
