@@ -133,6 +133,56 @@ func TestCancelAndRequeue(t *testing.T) {
 	}
 }
 
+func TestRequeueByFilter(t *testing.T) {
+	w, life := newLifeWorld(t)
+	for i := range 5 {
+		life.late[w.submitted(t, fmt.Sprintf(`{"channel":"store","body":"%d","client_ref":"r"}`, i))] = true
+	}
+	w.submitted(t, `{"channel":"store","body":"not failed","client_ref":"r"}`)
+	const path = "/v1/messages/requeue"
+	ask := func(query string) (r Requeued) {
+		t.Helper()
+		rec := w.do("POST", path+"?"+query, "")
+		if err := json.Unmarshal(rec.Body.Bytes(), &r); err != nil || rec.Code != 200 {
+			t.Fatalf("POST %s?%s: %d %s", path, query, rec.Code, rec.Body)
+		}
+		return r
+	}
+	if got := ask("dry_run=true&client_ref=r&limit=2"); got != (Requeued{DryRun: true, Matched: 6}) || len(w.log.all()) != 6 {
+		t.Errorf("dry run: %+v with %d messages, want 6 counted and none new", got, len(w.log.all()))
+	}
+	before := time.Now().Add(time.Minute).UTC().Format(time.RFC3339)
+	first := ask("client_ref=r&priority=high&limit=4&accepted_before=" + before)
+	if first.Matched != 4 || first.Requeued != 3 || !first.HasMore || first.NextCursor == "" {
+		t.Errorf("first step: %+v, want 3 of 4 accepted anew, and more", first)
+	}
+	second := ask("client_ref=r&priority=high&limit=4&accepted_before=" + before + "&cursor=" + first.NextCursor)
+	if second != (Requeued{Matched: 2, Requeued: 2}) {
+		t.Errorf("second step: %+v, want the other 2 and no more", second)
+	}
+	all := w.log.all()
+	for _, r := range all[6:] {
+		if r.Priority != message.High || !life.late[r.RequeueOf] {
+			t.Errorf("requeued as %v of %v", r.Priority, r.RequeueOf)
+		}
+	}
+	if got := ask("client_ref=r"); got.Requeued != 0 || got.Repeated != 5 || len(w.log.all()) != len(all) {
+		t.Errorf("the same again: %+v, want 5 repeated and none new", got)
+	}
+	for query, want := range map[string]int{"status=sent": 422, "dry_run=1": 422, "dry_run=true&dry_run=true": 422, "priority=first": 422, "limit=101": 422,
+		"channel=fax": 422, "all=1": 400, "client_ref=r&cursor=" + first.NextCursor: 422} {
+		if rec := w.do("POST", path+"?"+query, ""); rec.Code != want {
+			t.Errorf("POST %s?%s: %d %s, want %d", path, query, rec.Code, rec.Body, want)
+		}
+	}
+	if rec := w.do("POST", path, "", "Authorization", ""); rec.Code != 401 {
+		t.Errorf("without a key: %d, want 401", rec.Code)
+	}
+	if len(w.log.all()) != len(all) {
+		t.Error("a refused request has accepted messages")
+	}
+}
+
 func TestUsage(t *testing.T) {
 	w, _ := newLifeWorld(t)
 	rec := w.do("GET", "/v1/usage?month=2026-02", "")

@@ -33,6 +33,7 @@ func (a *API) routes() []*route {
 		{method: http.MethodGet, path: "/v1/messages", handle: a.list},
 		{method: http.MethodGet, path: "/v1/messages/:id", handle: a.get},
 		{method: http.MethodPost, path: "/v1/messages/cancel", handle: a.cancelByRef},
+		{method: http.MethodPost, path: "/v1/messages/requeue", handle: a.requeueByFilter},
 		{method: http.MethodPost, path: "/v1/messages/:id/cancel", handle: a.cancel},
 		{method: http.MethodPost, path: "/v1/messages/:id/requeue", handle: a.requeue},
 		{method: http.MethodGet, path: "/v1/events", handle: a.events},
@@ -78,7 +79,7 @@ type fork map[string]httprouter.Handle
 
 // The forks, and the parameter that decides at each.
 const (
-	forkMessage = "/v1/messages/:id"         // batch, cancel
+	forkMessage = "/v1/messages/:id"         // batch, cancel, requeue
 	forkAction  = "/v1/messages/:id/:action" // cancel, requeue
 )
 

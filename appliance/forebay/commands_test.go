@@ -31,7 +31,9 @@ func TestAdminCommands(t *testing.T) {
 		"DELETE /accounts/acme": "", "POST /accounts/acme/keys": `{"id":"k1","account":"acme","test":false,"created_at":"2026-11-23T13:20:00Z","key":"fb_s3cret"}`,
 		"GET /accounts/acme/keys": `{"data":[` + keyJSON + `]}`, "DELETE /keys/k1": keyJSON, "GET /messages/x": messageJSON,
 		"GET /messages?account=acme&limit=5&status=stored": `{"data":[` + messageJSON + `],"has_more":true,"next_cursor":"c2"}`,
-		"GET /status": statusJSON, "GET /audit": auditJSON, "POST /drain": "",
+		"POST /messages/x/cancel":                          messageJSON, "GET /usage/acme?month=2026-11": `{"account":"acme","month":"2026-11","total":42,"data":[{"day":"2026-11-23","channel":"email","status":"failed","final":true,"count":42}]}`,
+		"POST /messages/requeue": `{"matched":3,"requeued":2,"repeated":1,"has_more":false}`,
+		"GET /status":            statusJSON, "GET /audit": auditJSON, "POST /drain": "",
 		"GET /breakers": `{"data":[` + breakerJSON + `]}`, "POST /breakers/webhook:a.example:443/close": breakerJSON,
 	})
 	for _, tc := range []struct{ args, asked, want string }{
@@ -46,6 +48,10 @@ func TestAdminCommands(t *testing.T) {
 		{"key revoke k1", "DELETE /keys/k1", "revoked"},
 		{"message show x", "GET /messages/x", "accepted_at  2026-11-23 13:20:00.123"},
 		{"message list --account acme --status stored --limit 5", "GET /messages?account=acme&limit=5&status=stored", "There are more: add --cursor c2"},
+		{"message cancel x", "POST /messages/x/cancel", "019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f"},
+		{"message requeue --status failed --since 2026-11-01T00:00:00Z --until 2026-11-02T00:00:00Z --channel email --dry-run",
+			`POST /messages/requeue {"status":"failed","channel":"email","since":"2026-11-01T00:00:00Z","until":"2026-11-02T00:00:00Z","priority":"low","dry_run":true,"limit":1000}`, "3 messages would be accepted anew."},
+		{"usage acme --month 2026-11", "GET /usage/acme?month=2026-11", "2026-11-23  email    failed  42"},
 		{"status", "GET /status", "critical 1, high 2, normal 3, low 4; oldest 2s; 10 MiB on disk"},
 		{"audit", "GET /audit", "missing   0"},
 		{"drain", "POST /drain", "draining"},
@@ -65,10 +71,17 @@ func TestAdminCommands(t *testing.T) {
 			isJSON(t, run(t, f.dir, nil, append(args, "--output", "json")...))
 		})
 	}
+	o := run(t, f.dir, nil, "message", "requeue", "019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f", "--yes")
+	if o.code != 0 || !strings.Contains(o.stdout, "2 messages were accepted anew, 1 had been before.") || o.stderr != "2 accepted anew, 1 were already\n" {
+		t.Errorf("message requeue by id: %+v", o)
+	}
+	if got, want := f.last(t), `POST /messages/requeue {"ids":["019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f"],"priority":"low","limit":100}`; got != want {
+		t.Errorf("message requeue by id asked %q, want %q", got, want)
+	}
 	if o := run(t, f.dir, nil, "key", "create", "acme"); o.stdout != "fb_s3cret\n" {
 		t.Errorf("key create prints %q, want the key alone", o.stdout)
 	}
-	o := run(t, f.dir, nil, "account", "show", "nobody")
+	o = run(t, f.dir, nil, "account", "show", "nobody")
 	if oneErrorLine(t, o, "There is no such account. (not_found)"); o.code != 1 {
 		t.Errorf("exit code %d, want 1", o.code)
 	}

@@ -1,0 +1,120 @@
+package httpapi
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+
+	"forebay/wal/message"
+)
+
+const (
+	defaultRequeue = 100
+	countAtOnce    = 1000   // messages that a dry run reads at a time
+	maxCounted     = 10_000 // and in all
+)
+
+// Requeued is the answer to POST /v1/messages/requeue. Each request is one step
+// of the work, which bounds its rate; the cursor leads to the next.
+type Requeued struct {
+	DryRun     bool   `json:"dry_run"`
+	Matched    int    `json:"matched"`  // by the filter; of a dry run all, up to 10,000
+	Requeued   int    `json:"requeued"` // accepted anew now
+	Repeated   int    `json:"repeated"` // accepted anew before
+	HasMore    bool   `json:"has_more"`
+	NextCursor string `json:"next_cursor,omitzero"` // with HasMore
+}
+
+// requeueByFilter answers POST /v1/messages/requeue?channel=&accepted_after=…: up
+// to limit of the account's messages that ended badly are accepted anew, newest
+// first. Repeating a step is harmless.
+func (a *API) requeueByFilter(x *exchange) error {
+	who, err := a.change(x)
+	if err != nil {
+		return err
+	}
+	if p := a.spare(x); p != nil {
+		return p
+	}
+	query, priority, dry, p := requeueParameters(who.Account, x.r.URL.RawQuery)
+	if p != nil {
+		return p
+	}
+	answer := Requeued{DryRun: dry}
+	if dry {
+		query.Limit = countAtOnce
+	}
+	for {
+		page, err := a.cfg.Messages.List(x.r.Context(), query)
+		if err != nil {
+			return fmt.Errorf("find messages to requeue: %w", err)
+		}
+		answer.Matched += len(page.Records)
+		if !dry {
+			if err := a.requeueAll(x, who.Account, page.Records, priority, &answer); err != nil {
+				return err
+			}
+		}
+		n := len(page.Records)
+		if answer.HasMore = page.More && n > 0; answer.HasMore {
+			query.Before = page.Records[n-1].ID
+			answer.NextCursor = cursor(&query, query.Before)
+		} else {
+			answer.NextCursor = ""
+		}
+		if !dry || !answer.HasMore || answer.Matched >= maxCounted {
+			return x.writeJSON(answer)
+		}
+	}
+}
+
+func (a *API) requeueAll(x *exchange, account string, records []message.Record, priority message.Priority, answer *Requeued) error {
+	for i := range records {
+		receipt, err := a.cfg.Life.Requeue(x.r.Context(), account, records[i].ID, priority)
+		switch {
+		case errors.Is(err, ErrNotFailed), errors.Is(err, ErrNotFound): // since it was listed: nothing to do
+		case err != nil:
+			return fmt.Errorf("requeue message %s: %w", records[i].ID, err)
+		case receipt.Replayed:
+			answer.Repeated++
+		default:
+			answer.Requeued++
+		}
+	}
+	return nil
+}
+
+// requeueParameters reads a list's parameters, and those that only this has.
+func requeueParameters(account, raw string) (q message.Query, priority message.Priority, dry bool, p *Problem) {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return q, 0, false, malformed("The query string cannot be read.")
+	}
+	var wrong []FieldError
+	take := func(name, otherwise string, accept func(string) bool, rule string) {
+		v := values[name]
+		if len(v) == 0 {
+			v = []string{otherwise}
+		}
+		if len(v) > 1 || !accept(v[0]) {
+			wrong = append(wrong, FieldError{Parameter: name, Detail: rule})
+		}
+	}
+	take("dry_run", "false", func(s string) bool { dry = s == "true"; return dry || s == "false" }, "must be true or false, once")
+	take("priority", message.Low.String(), func(s string) (ok bool) { priority, ok = message.ParsePriority(s); return ok },
+		"must be critical, high, normal or low, once")
+	take("status", message.Failed.String(), func(s string) bool { status, ok := message.ParseStatus(s); return ok && status.Requeueable() },
+		"must be failed, undelivered, rejected or expired, once")
+	if len(wrong) > 0 {
+		return q, 0, false, &Problem{Code: CodeInvalid, Detail: "Parameters break rules.", Errors: wrong}
+	}
+	values.Del("dry_run")
+	values.Del("priority")
+	for name, otherwise := range map[string]string{"status": message.Failed.String(), "limit": fmt.Sprint(defaultRequeue)} {
+		if !values.Has(name) {
+			values.Set(name, otherwise)
+		}
+	}
+	q, p = parseQuery(account, values.Encode())
+	return q, priority, dry, p
+}
