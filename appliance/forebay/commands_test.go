@@ -21,6 +21,7 @@ const (
 		`"store":{"kind":"postgres","up":false,"rate":0,"batch_size":0,"latency":{"p50":0,"p90":0,"p99":0},"down_since":"2026-11-23T13:20:00Z","detail":"connection refused"},` +
 		`"raft":{"role":"leader","term":2,"leader":1,"members":[{"node":1,"address":"local","role":"leader"}]},"config":{"version":1,"loaded_at":"2026-11-23T13:20:00Z"}}`
 	breakerJSON = `{"name":"webhook:a.example:443","state":"open","forced":"closed","forced_by":"olga","open_on":[2,3],"failures":5,"generation":7}`
+	clusterJSON = `{"role":"leader","term":7,"leader":2,"members":[{"node":1,"address":"10.0.0.1:7000","role":"voter","reachable":false,"lag":12},{"node":2,"address":"10.0.0.2:7000","role":"leader","reachable":true,"lag":0},{"node":4,"address":"10.0.0.4:7000","role":"nonvoter"}]}`
 	auditJSON   = `{"node":1,"from":1,"to":10,"accepted":10,"stored":7,"final":7,"waiting":3,"missing":0}`
 )
 
