@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,5 +164,38 @@ func TestClusterStatus(t *testing.T) {
 	}
 	if _, err := left.Admin.RemoveMember(t.Context(), "9"); err == nil {
 		t.Error("a node that is no member was removed")
+	}
+}
+
+// TestClusterCancelOnAnyNode: the node that has a message decides, whichever is
+// asked, and all say the same from then on.
+func TestClusterCancelOnAnyNode(t *testing.T) {
+	t.Parallel()
+	c := appliancetest.StartCluster(t, 3)
+	later := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	status, waiting := submit(t, c.Nodes[1], `{"channel":"webhook","to":"https://later.invalid/","body":"b","send_at":"`+later+`"}`)
+	if status != http.StatusAccepted {
+		t.Fatalf("submit: %d", status)
+	}
+	status, stored := submit(t, c.Nodes[1], `{"channel":"store","body":"b"}`, "Prefer", "wait=30")
+	if status != http.StatusCreated {
+		t.Fatalf("submit and wait: %d", status)
+	}
+	for _, number := range []uint16{2, 3, 1, 2} {
+		if status, text := ask(t, c.Nodes[number], "POST", "/v1/messages/"+waiting.ID+"/cancel", ""); status != 200 || !strings.Contains(text, `"status":"canceled"`) {
+			t.Errorf("cancel on node %d: %d %s, want 200 and canceled", number, status, text)
+		}
+		if status, text := ask(t, c.Nodes[number], "POST", "/v1/messages/"+stored.ID+"/cancel", ""); status != 409 || !strings.Contains(text, `"not_cancelable"`) {
+			t.Errorf("cancel what is stored on node %d: %d %s, want 409", number, status, text)
+		}
+	}
+	for number, n := range c.Nodes {
+		if status, text := ask(t, n, "GET", "/v1/messages/"+waiting.ID, ""); status != 200 || !strings.Contains(text, `"status":"canceled"`) {
+			t.Errorf("the message on node %d: %d %s, want it canceled", number, status, text)
+		}
+	}
+	c.Stop(1)
+	if status, text := ask(t, c.Nodes[2], "POST", "/v1/messages/"+waiting.ID+"/cancel", ""); status != http.StatusServiceUnavailable {
+		t.Errorf("cancel with its node gone: %d %s, want 503", status, text)
 	}
 }

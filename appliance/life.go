@@ -261,12 +261,45 @@ func (h *whatsAppHook) Receive(ctx context.Context, signature string, body []byt
 	if err != nil {
 		return fromStore(err)
 	}
-	// A crash between the two loses a callback, never a status; an error makes
-	// Meta send the reports again, to no effect, and so loses no more than that.
+	// What is not told when we fail, or crash, is told when Meta sends the reports
+	// again, which then change nothing any more.
 	if err := h.dispatcher.Changed(ctx, records); err != nil {
-		h.logger.Error("callbacks of reports are lost", "messages", len(records), "err", err)
+		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
+	}
+	again, err := h.repeated(ctx, reports, records)
+	if err != nil {
+		return fromStore(err)
+	}
+	if err := h.dispatcher.Callbacks(ctx, again); err != nil {
+		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
 	}
 	return nil
+}
+
+// repeated returns the messages that are as they are reported to be and were so
+// before. That a message was sent is told by who sent it.
+func (h *whatsAppHook) repeated(ctx context.Context, reports []message.Report, changed []message.Record) (again []message.Record, err error) {
+	seen := make(map[message.ID]bool, len(changed))
+	for i := range changed {
+		seen[changed[i].ID] = true
+	}
+	for _, report := range reports {
+		if report.ID.IsZero() || report.Status == message.Sent || seen[report.ID] {
+			continue
+		}
+		r, err := h.store.Get(ctx, "", report.ID)
+		if errors.Is(err, sink.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if r.Channel == report.Channel && r.Status == report.Status {
+			seen[report.ID] = true
+			again = append(again, r)
+		}
+	}
+	return again, nil
 }
 
 // secret reads a file; empty, which verifies nothing, if it cannot be read.

@@ -149,3 +149,43 @@ func TestLifeOfMessages(t *testing.T) {
 		n = n.Restart()
 	}
 }
+
+// TestRepeatedReportIsTold: a report that was durable when the appliance crashed,
+// and its callback not yet, has its callback when the provider repeats it: one,
+// however often that is.
+func TestRepeatedReportIsTold(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(t.TempDir(), "app")
+	must(t, "write a secret", os.WriteFile(secret, []byte("app secret"), 0o600))
+	n := appliancetest.Start(t, func(c *config.Config) { c.Channels.WhatsApp.AppSecretFile = secret })
+	must(t, "stop", n.Stop())
+	at := time.Now().Add(-time.Minute)
+	r := message.Record{ID: message.NewID(uint64(at.UnixMilli()), 0, 1, message.High, 1), Seq: 1,
+		Message: message.Message{Account: "acme", Channel: message.ChannelWhatsApp, To: "+4915112345678", Body: "b", CallbackURL: "https://told.invalid/"},
+		State:   message.State{Status: message.Delivered, SentAt: at.UTC(), DeliveredAt: at.UTC(), ProviderID: "wamid.1"}}
+	past(t, n.Dir(), r)
+	n = n.Restart()
+	told := func() int {
+		_, text := ask(t, n, "GET", "/v1/messages?channel=webhook", "")
+		return strings.Count(text, `"channel":"webhook"`)
+	}
+	report := func(status string) {
+		t.Helper()
+		body := sinktest.HookBody(map[string]any{"id": "wamid.1", "status": status, "timestamp": fmt.Sprint(at.Unix()), "biz_opaque_callback_data": r.ID.String()})
+		sum := hmac.New(sha256.New, []byte("app secret"))
+		sum.Write(body)
+		if code, text := ask(t, n, "POST", "/hooks/whatsapp", string(body), "X-Hub-Signature-256", "sha256="+hex.EncodeToString(sum.Sum(nil))); code != 200 {
+			t.Fatalf("report: %d %s", code, text)
+		}
+	}
+	report("sent") // not how it stands: nothing to tell
+	for range 3 {
+		report("delivered")
+	}
+	appliancetest.Eventually(t, time.Minute, "the callback is in the store", func() bool { return told() > 0 })
+	report("read")
+	appliancetest.Eventually(t, time.Minute, "the next callback is in the store", func() bool { return told() > 1 })
+	if got := told(); got != 2 {
+		t.Errorf("%d callbacks, want one of delivered and one of read", got)
+	}
+}

@@ -37,6 +37,12 @@ func (d *Dispatcher) Changed(ctx context.Context, records []message.Record) erro
 	if d.cfg.OnChange != nil {
 		d.cfg.OnChange(records)
 	}
+	return d.Callbacks(ctx, records)
+}
+
+// Callbacks makes the callbacks of Changed durable and tells nobody else: for
+// records whose change may have been told only in part before a crash.
+func (d *Dispatcher) Callbacks(ctx context.Context, records []message.Record) error {
 	if d.cfg.Append == nil || d.cfg.Render == nil {
 		return nil
 	}
