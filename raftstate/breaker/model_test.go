@@ -423,6 +423,9 @@ func (m *model) opens(b *modelBreaker, node uint16, s modelSwitch) {
 			}
 		}
 	}
+	if b.prober != 0 {
+		s.retry = max(s.retry, b.until) // after the probe of one that stood alone
+	}
 	b.shared, b.alone, b.prober = s, map[uint16]modelSwitch{}, 0
 }
 

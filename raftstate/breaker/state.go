@@ -129,6 +129,9 @@ func (s *State) open(b *service, node uint16, c circuit) {
 		}
 		return
 	}
+	if b.probe.Node != node { // its call may still be on its way: the next one waits for it
+		c.RetryAt = max(c.RetryAt, b.probe.Until)
+	}
 	b.all, b.nodes, b.probe = c, nil, probe{}
 }
 
