@@ -66,9 +66,6 @@ func TestSampleEqualsDefaults(t *testing.T) {
 			t.Errorf("line %d says nothing of [%s]: %s", n, l.Change, lines[n-1])
 		}
 	}
-	if keys := Inactive(got); len(keys) != 0 {
-		t.Errorf("Inactive of the sample = %v, want none", keys)
-	}
 	if warnings := Warnings(got); len(warnings) != 0 {
 		t.Errorf("Warnings of the sample = %v, want none", warnings)
 	}
@@ -159,21 +156,12 @@ func TestDev(t *testing.T) {
 	}
 }
 
-func TestInactiveAndWarnings(t *testing.T) {
+func TestWarnings(t *testing.T) {
 	c, _, err := loadText(t, `
-buffer: {capacity: 1000}
 http: {ops_listen: "0.0.0.0:9090"}
-rate_limiting: {window: 30s, tiers: {basic: {burst: 20}, gold: {requests_per_minute: 5, burst: 1, concurrent: 1}}}
-channels: {webhook: {allow_cidrs: [10.0.0.0/8], timeout: 15s}}
 `)
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer func(sections []string) { inactiveSections = sections }(inactiveSections)
-	inactiveSections = []string{"channels.webhook."} // there may be none
-	want := []string{"channels.webhook.allow_cidrs"}
-	if diff := cmp.Diff(want, Inactive(c)); diff != "" {
-		t.Error(diff)
 	}
 	if w := Warnings(c); len(w) != 1 || !strings.Contains(w[0], "http.ops_listen") {
 		t.Errorf("Warnings = %q", w)

@@ -2,8 +2,8 @@ package config
 
 import "time"
 
-// The sections of this file are read and checked by this version; the parts
-// that they configure come with later ones (see Inactive).
+// The sections of this file set what the appliance does with messages beyond
+// keeping them: limits, breakers, delivery, channels, cluster, alerts.
 
 // RateLimiting holds accounts to their plans.
 type RateLimiting struct {

@@ -30,7 +30,6 @@ type checked struct {
 	Files    []string         `json:"files"`
 	Problems []config.Problem `json:"problems"`
 	Warnings []string         `json:"warnings"`
-	Inactive []string         `json:"inactive"` // keys that were set and do nothing in this version
 }
 
 func (a *app) configCheckCommand() *cobra.Command {
@@ -46,23 +45,20 @@ func (a *app) configCheckCommand() *cobra.Command {
 		}
 		if err != nil {
 			if a.output == "json" {
-				if err := a.printJSON(checked{Files: nonNil(sources.Files), Problems: problems, Warnings: []string{}, Inactive: []string{}}, indented); err != nil {
+				if err := a.printJSON(checked{Files: nonNil(sources.Files), Problems: problems, Warnings: []string{}}, indented); err != nil {
 					return err
 				}
 				return fmt.Errorf("%s has %d problems", args[0], len(problems))
 			}
 			return err
 		}
-		result := checked{OK: true, Files: sources.Files, Problems: []config.Problem{}, Warnings: nonNil(config.Warnings(c)), Inactive: nonNil(config.Inactive(c))}
+		result := checked{OK: true, Files: sources.Files, Problems: []config.Problem{}, Warnings: nonNil(config.Warnings(c))}
 		return a.print(result, func(w io.Writer) {
 			for _, file := range result.Files {
 				row(w, "read", file)
 			}
 			for _, text := range result.Warnings {
 				row(w, "warning", text)
-			}
-			for _, key := range result.Inactive {
-				row(w, "no effect yet", key)
 			}
 			row(w, "ok", args[0])
 		})

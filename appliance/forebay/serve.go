@@ -72,9 +72,6 @@ func (a *app) serve(ctx context.Context, c config.Config, files config.Files, de
 	for _, text := range config.Warnings(c) {
 		logger.Warn("configuration", "warning", text)
 	}
-	if keys := config.Inactive(c); len(keys) > 0 {
-		logger.Warn("these keys are set and have no effect in this version", "keys", keys)
-	}
 	appliance.TuneRuntime(c, a.env("GOMEMLIMIT"))
 	hangups := make(chan os.Signal, 1) // from here on a SIGHUP ends nothing
 	signal.Notify(hangups, syscall.SIGHUP)

@@ -3,34 +3,7 @@ package config
 import (
 	"net"
 	"os"
-	"strings"
 )
-
-// inactiveSections are read and validated, and change nothing in this version.
-// There are none now; a section that comes before its part stands here.
-var inactiveSections []string
-
-// Inactive names the keys that an operator changed from their defaults and that
-// do nothing in this version, so that nobody relies on them unawares.
-func Inactive(c Config) []string {
-	usual := map[string]string{}
-	base := defaults()
-	for _, l := range leaves(&base) {
-		usual[l.Key] = l.Text()
-	}
-	var keys []string
-	for _, l := range leaves(&c) {
-		if standard, known := usual[l.Key]; known && standard == l.Text() {
-			continue
-		}
-		for _, section := range inactiveSections {
-			if strings.HasPrefix(l.Key, section) {
-				keys = append(keys, l.Key)
-			}
-		}
-	}
-	return keys
-}
 
 // Warnings are settings that are allowed and probably not what was meant, a
 // sentence each.
