@@ -1,8 +1,10 @@
 package sink
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"forebay/wal/message"
@@ -131,12 +133,46 @@ func (p *Pipeline) outage(taking, work context.Context) error {
 			}
 		}
 	}
-	for _, b := range held {
+	for _, b := range byImportance(held, p.cfg.BatchSize, p.cfg.MaxBatchBytes) {
 		if err := p.settle(taking, work, b); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// byImportance puts what was taken over a whole outage into the order in which
+// the log would hand it out now: what came last may be the most important.
+func byImportance(held []batch, size, maxBytes int) []batch {
+	type taken struct {
+		entry  message.Entry
+		record message.Record
+	}
+	var all []taken
+	for _, b := range held {
+		for i := range b.records {
+			all = append(all, taken{b.entries[i], b.records[i]})
+		}
+	}
+	slices.SortFunc(all, func(x, y taken) int {
+		if order := cmp.Compare(x.record.ID.Lane(), y.record.ID.Lane()); order != 0 {
+			return order
+		}
+		return x.record.ID.Compare(y.record.ID)
+	})
+	var batches []batch
+	var b batch
+	for _, t := range all {
+		if n := len(b.records); n > 0 && (n >= size || b.bytes+len(t.entry.Payload) > maxBytes) {
+			batches = append(batches, b)
+			b = batch{}
+		}
+		b.entries, b.records, b.bytes = append(b.entries, t.entry), append(b.records, t.record), b.bytes+len(t.entry.Payload)
+	}
+	if len(b.records) > 0 {
+		batches = append(batches, b)
+	}
+	return batches
 }
 
 var errLook = errors.New("time to look whether the store is up")

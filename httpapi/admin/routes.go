@@ -130,7 +130,7 @@ type messageView struct {
 }
 
 func (h *Handler) view(r *message.Record) (messageView, error) {
-	rendered, err := json.Marshal(h.cfg.Render(r))
+	rendered, err := json.Marshal(h.cfg.Render(r), json.Deterministic(true))
 	if err != nil {
 		return messageView{}, fmt.Errorf("render message %s: %w", r.ID, err)
 	}
