@@ -268,18 +268,36 @@ func (g *Group) lead(ctx context.Context) error {
 		return err
 	}
 	g.clock.reset(stamp, term)
-	if _, err := g.setPlans(ctx, g.cfg.Plans); err != nil {
-		return fmt.Errorf("set plans: %w", err)
-	}
-	if err := g.setBreakers(ctx, g.cfg.Breakers); err != nil {
-		return fmt.Errorf("set breakers: %w", err)
-	}
-	if err := g.SetWindow(ctx, g.cfg.Window); err != nil {
+	if err := g.configure(ctx); err != nil {
 		return err
 	}
 	g.metrics.leader.Set(1)
 	g.log.Info("raft: this node leads", "term", term)
 	g.becomeReady()
+	return nil
+}
+
+// configure proposes what this node was started with. The settings are the
+// group's: what one node's file said at its start must not undo what was agreed
+// since, only because that node comes to lead. So a group of several takes them
+// from its first leader alone, and a group of one from each start.
+func (g *Group) configure(ctx context.Context) error {
+	g.machine.mu.RLock()
+	_, configured := g.machine.breakers.state.Settings()
+	g.machine.mu.RUnlock()
+	if configured && (g.isReady.Load() || g.cfg.Cluster.Listen != "") {
+		return nil
+	}
+	if _, err := g.setPlans(ctx, g.cfg.Plans); err != nil {
+		return fmt.Errorf("set plans: %w", err)
+	}
+	if err := g.SetWindow(ctx, g.cfg.Window); err != nil {
+		return err
+	}
+	// Last: that they are there says that all are.
+	if err := g.setBreakers(ctx, g.cfg.Breakers); err != nil {
+		return fmt.Errorf("set breakers: %w", err)
+	}
 	return nil
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"forebay/raftstate/account"
 )
 
 func (c *cluster) roles(node uint16) map[uint16]string {
@@ -288,5 +290,29 @@ func TestPlainTextIsForLoopback(t *testing.T) {
 		if err := cfg.Validate(); (err == nil) != want {
 			t.Errorf("%s: got %v, want allowed %v", listen, err, want)
 		}
+	}
+}
+
+// TestALeaderKeepsWhatWasAgreed: plans that were changed while the group runs
+// outlive a change of leader, whatever the new one was started with.
+func TestALeaderKeepsWhatWasAgreed(t *testing.T) {
+	c := newCluster(t, 3).startAll(1, 2, 3)
+	agreed := []account.Plan{{Name: "agreed", RequestsPerMinute: 7, Burst: 3, Concurrent: 2}}
+	if _, err := c.nodes[c.follower()].SetPlans(t.Context(), agreed); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.nodes[c.leader()].SetWindow(t.Context(), 30*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	to := c.follower()
+	if err := c.nodes[c.leader()].Transfer(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	create := account.CreateAccount{ID: "after", Tier: "agreed"}
+	if _, err := c.nodes[to].CreateAccount(t.Context(), create); err != nil {
+		t.Errorf("the plan is gone with the leader: %v", err)
+	}
+	if got := c.nodes[to].Window(); got != 30*time.Second {
+		t.Errorf("the window is %v again", got)
 	}
 }
