@@ -200,7 +200,6 @@ type accountCache struct {
 type cachedAccount struct {
 	raftstate.AccountView
 	found  bool
-	plan   string
 	weight int
 	allows func(channel string) bool
 	at     time.Time

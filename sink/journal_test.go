@@ -214,15 +214,14 @@ func (j *journal) live() int {
 
 // service is a channel whose every attempt is scripted, with a ledger.
 type service struct {
-	mu      sync.Mutex // guards what follows
-	ledger  map[message.ID]int
-	order   []message.ID
-	inside  atomic.Int64
-	peak    atomic.Int64
-	script  func(context.Context, *sink.Delivery) (sink.Sent, error) // nil: 10 ms and sent
-	check   func(*message.Message) *message.Failure
-	byHost  bool
-	started func(*sink.Delivery)
+	mu     sync.Mutex // guards what follows
+	ledger map[message.ID]int
+	order  []message.ID
+	inside atomic.Int64
+	peak   atomic.Int64
+	script func(context.Context, *sink.Delivery) (sink.Sent, error) // nil: 10 ms and sent
+	check  func(*message.Message) *message.Failure
+	byHost bool
 }
 
 func (s *service) Check(m *message.Message) *message.Failure {

@@ -37,8 +37,6 @@ type ledger struct {
 	open map[uint64]*bitmap
 }
 
-func newLedger() *ledger { return &ledger{open: map[uint64]*bitmap{}} }
-
 func place(seq uint64) (chunk, bit uint64) { return (seq - 1) / chunkSeqs, (seq - 1) % chunkSeqs }
 
 // issue returns the next number.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -256,7 +257,7 @@ func TestWebhookGone(t *testing.T) {
 type refusing struct{}
 
 func (refusing) RoundTrip(r *http.Request) (*http.Response, error) {
-	return nil, &http.ProtocolError{ErrorString: "refused"}
+	return nil, errors.New("refused")
 }
 
 // TestConfigure: new settings count from the next look on; wrong ones change

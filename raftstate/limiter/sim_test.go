@@ -70,7 +70,6 @@ type world struct {
 
 	accepted map[string][]time.Duration
 	flights  map[string][]flight
-	changes  []time.Duration
 	steps    int
 	grown    map[string]Limits // the most that was ever in force
 }
