@@ -79,7 +79,7 @@ const maxShownBreakers = 200
 
 func (a *Appliance) breakersStatus(s *admin.Status) {
 	for _, b := range a.listBreakers() {
-		if quiet := b.State == "closed" && b.Forced == "" && len(b.OpenOn) == 0; quiet && !slices.Contains(breaker.Names, b.Name) {
+		if quiet := b.State == "closed" && b.Forced == "" && len(b.OpenOn) == 0 && !b.HostOff; quiet && !slices.Contains(breaker.Names, b.Name) {
 			continue
 		}
 		if s.Breakers = append(s.Breakers, b); len(s.Breakers) == maxShownBreakers {
@@ -103,6 +103,7 @@ func (a *Appliance) listBreakers() []admin.BreakerStatus {
 			list = append(list, breakerStatus(breaker.Status{Service: name}))
 		}
 	}
+	list = a.noteHostsOff(list)
 	slices.SortFunc(list, func(x, y admin.BreakerStatus) int {
 		if x.Name < y.Name {
 			return -1

@@ -38,7 +38,8 @@ type channelSet struct {
 
 // openChannels makes the channel that is always there.
 func (a *Appliance) openChannels() (*channels, error) {
-	patience, err := webhook.NewPatience(webhook.PatienceConfig{Keeper: endpointKeeper{a.group}, Logger: a.logger.With("part", "webhook")})
+	patience, err := webhook.NewPatience(webhook.PatienceConfig{Keeper: endpointKeeper{a.group}, Warn: a.endpointFails,
+		Logger: a.logger.With("part", "webhook"), Registerer: a.registry})
 	if err != nil {
 		return nil, err
 	}

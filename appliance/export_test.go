@@ -1,14 +1,27 @@
 package appliance
 
 import (
+	"context"
 	"fmt"
+	"time"
 
 	"forebay/sink/embedded"
 	"forebay/sink/postgres"
+	"forebay/sink/webhook"
 )
 
 // HasStep reports whether a key changes while the appliance runs.
 func (a *Appliance) HasStep(key string) bool { return a.reloads.stepOf(key) != nil }
+
+// KeepEndpoint puts into the replicated state that an account's webhook address has
+// failed since then, as if that had been seen.
+func (a *Appliance) KeepEndpoint(ctx context.Context, owner, address string, since time.Time, warned int) error {
+	e, ok := webhook.EndpointOf(owner, address)
+	if !ok {
+		return fmt.Errorf("no address: %s", address)
+	}
+	return endpointKeeper{a.group}.Keep(ctx, webhook.Standing{Endpoint: e, Since: since, Warned: warned})
+}
 
 // InForce is what the part that a key configures works with, not what the
 // configuration says; ok is false for keys that have no such figure.

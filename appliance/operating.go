@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
@@ -15,7 +16,7 @@ import (
 
 func (a *Appliance) buildAdmin() (err error) {
 	a.admin, err = admin.New(admin.Config{
-		Accounts:  accountsAdapter{a.group},
+		Accounts:  accountsAdapter{a.group, func() bool { return a.current().Channels.Webhook.AllowHTTP }},
 		Limits:    a.limits,
 		Messages:  (*operatorMessages)(a),
 		Life:      (*operatorLife)(a),
@@ -101,7 +102,20 @@ func (a *Appliance) publicReadiness(context.Context) httpapi.Readiness {
 }
 
 // accountsAdapter is the replicated state as the admin API sees it.
-type accountsAdapter struct{ group *raftstate.Group }
+type accountsAdapter struct {
+	group *raftstate.Group
+	plain func() bool // whether callbacks may go to http:// (channels.webhook.allow_http)
+}
+
+// callback refuses an address that callbacks of this configuration cannot go to.
+// What else is wrong with it, the state machine says.
+func (g accountsAdapter) callback(address string) error {
+	if u, err := url.Parse(address); err != nil || u.Scheme != "http" || g.plain() {
+		return nil
+	}
+	return admin.Refuse(admin.CodeInvalid, "the account is not valid: callback_url must be an https URL, as channels.webhook.allow_http is off",
+		admin.FieldProblem{Pointer: "#/callback_url", Detail: "must be an https URL"})
+}
 
 func (g accountsAdapter) Accounts(context.Context) ([]admin.Account, error) {
 	views := g.group.Accounts()
@@ -118,11 +132,19 @@ func (g accountsAdapter) Account(_ context.Context, id string) (admin.Account, e
 }
 
 func (g accountsAdapter) CreateAccount(ctx context.Context, body admin.CreateAccount) (admin.Account, error) {
+	if err := g.callback(body.CallbackURL); err != nil {
+		return admin.Account{}, err
+	}
 	v, err := g.group.CreateAccount(ctx, account.CreateAccount{ID: body.ID, Name: body.Name, Tier: body.Tier, CallbackURL: body.CallbackURL})
 	return accountView(v), refuse(err)
 }
 
 func (g accountsAdapter) PatchAccount(ctx context.Context, id string, body admin.PatchAccount) (admin.Account, error) {
+	if body.CallbackURL != nil {
+		if err := g.callback(*body.CallbackURL); err != nil {
+			return admin.Account{}, err
+		}
+	}
 	v, err := g.group.UpdateAccount(ctx, account.UpdateAccount{ID: id, Name: body.Name, Tier: body.Tier, CallbackURL: body.CallbackURL, Suspended: body.Suspended})
 	return accountView(v), refuse(err)
 }

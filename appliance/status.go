@@ -15,7 +15,7 @@ import (
 func (a *Appliance) measure() admin.Status {
 	s := admin.Status{Node: a.cfg.Node, Version: a.version, At: time.Now().UTC(), StartedAt: a.started.UTC(),
 		UptimeSeconds: time.Since(a.started).Seconds(), Health: a.readiness().Status, Draining: a.draining.Load()}
-	for _, section := range []func(*admin.Status){a.pressureStatus, a.intakeStatus, a.logStatus, a.storeStatus, a.channelsStatus, a.breakersStatus, a.raftStatus, a.certificateStatus, a.limiterStatus, a.memoryStatus, a.configStatus} {
+	for _, section := range []func(*admin.Status){a.pressureStatus, a.intakeStatus, a.logStatus, a.storeStatus, a.channelsStatus, a.breakersStatus, a.endpointStatus, a.raftStatus, a.certificateStatus, a.limiterStatus, a.memoryStatus, a.configStatus} {
 		section(&s)
 	}
 	return s

@@ -84,7 +84,7 @@ func (o operatorWebhooks) Endpoints(_ context.Context, id string) ([]admin.Endpo
 	}
 	var list []admin.Endpoint
 	for _, e := range o.group.Endpoints(id) {
-		list = append(list, admin.Endpoint{Account: e.Account, ID: e.ID, Host: e.Host, Since: e.Since, Warned: e.Warned, Disabled: e.Disabled, Reason: e.Reason})
+		list = append(list, endpointView(e))
 	}
 	return list, nil
 }

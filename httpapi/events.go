@@ -81,8 +81,42 @@ func (a *API) Publish(records []message.Record) {
 	now := time.Now()
 	for i := range records {
 		if r := &records[i]; a.feeds.heard(r.Account, now) {
-			a.feeds.publish(r.Account, EventOf(r, now))
+			e := EventOf(r, now)
+			a.feeds.publish(r.Account, e.Type, e)
 		}
+	}
+}
+
+// EndpointEvent is what an account is told, by its feed and its callback address,
+// of one of its webhook addresses that keeps failing.
+type EndpointEvent struct {
+	Type      string    `json:"type"` // EndpointFailing or EndpointDisabled
+	Timestamp Timestamp `json:"timestamp"`
+	Data      Endpoint  `json:"data"`
+}
+
+// The types of EndpointEvent.
+const (
+	EndpointFailing  = "endpoint.failing"  // 50, 70 or 90 percent of the patience with it are used up
+	EndpointDisabled = "endpoint.disabled" // it is switched off: what goes there fails at once
+)
+
+// Endpoint is a webhook address. The address itself is not in it: it may be all
+// the secret that its receiver has.
+type Endpoint struct {
+	ID           string    `json:"id"`
+	Host         string    `json:"host"` // and port
+	FailingSince Timestamp `json:"failing_since"`
+	PatienceUsed int       `json:"patience_used_percent"`
+	DisabledAt   Timestamp `json:"disabled_at,omitzero"`
+	Reason       string    `json:"reason,omitzero"` // gone (it answered 410) or failed (for days)
+}
+
+// PublishEndpoint tells the feeds of an account of one of its webhook addresses,
+// as Publish does of messages.
+func (a *API) PublishEndpoint(account string, e EndpointEvent) {
+	if a.feeds.heard(account, time.Now()) {
+		a.feeds.publish(account, e.Type, e)
 	}
 }
 
@@ -101,7 +135,8 @@ func (f *feeds) heard(account string, now time.Time) bool {
 	return true
 }
 
-func (f *feeds) publish(account string, e Event) {
+// publish hands an event of that kind to the account's readers.
+func (f *feeds) publish(account, kind string, e any) {
 	data, err := json.Marshal(e, json.Deterministic(true))
 	if err != nil {
 		return // text that is no UTF-8 was refused at the door
@@ -109,7 +144,7 @@ func (f *feeds) publish(account string, e Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.last++
-	text := fmt.Appendf(nil, "id: %s-%d\nevent: %s\ndata: %s\n\n", f.epoch, f.last, e.Type, data)
+	text := fmt.Appendf(nil, "id: %s-%d\nevent: %s\ndata: %s\n\n", f.epoch, f.last, kind, data)
 	event := feedEvent{f.last, account, text}
 	f.ring, f.bytes = append(f.ring, event), f.bytes+len(text)
 	for len(f.ring) > feedRing || f.bytes > feedRingBytes {

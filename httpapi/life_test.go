@@ -380,7 +380,7 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	r := changed("a", 1, message.Sent)
 	for range feedQueue + 1 {
-		f.publish("a", EventOf(&r, time.Now()))
+		f.publish("a", "message.queued", EventOf(&r, time.Now()))
 	}
 	for i, reader := range readers {
 		select {
@@ -393,7 +393,7 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("%d readers are left, want 0", f.total)
 	}
 	for range 2 * feedRing {
-		f.publish("a", EventOf(&r, time.Now()))
+		f.publish("a", "message.queued", EventOf(&r, time.Now()))
 	}
 	if len(f.ring) > feedRing || f.bytes > feedRingBytes {
 		t.Errorf("%d events and %d bytes are kept, want %d and %d at most", len(f.ring), f.bytes, feedRing, feedRingBytes)

@@ -10,7 +10,7 @@ import (
 
 // Names are all alerts that there are. They are promises: receivers route by them.
 var Names = []string{
-	"acceptance_latency", "error_rate", "backlog_age", "database_down", "breaker_open", "breaker_forced", "channel_stopped", "webhook_host_off",
+	"acceptance_latency", "error_rate", "backlog_age", "database_down", "breaker_open", "breaker_forced", "channel_stopped", "webhook_host_off", "webhook_host_failing",
 	"disk", "memory", "pressure", "raft_no_leader", "raft_member_away", "limits_degraded", "config_drift", "config_reload_failed",
 	"certificate_ends", "messages_missing",
 }
@@ -46,7 +46,7 @@ func (l *look) over(name string, value, limit float64) bool {
 // conditions are all that hold now.
 func (l *look) conditions() (all []condition) {
 	for _, rule := range []func(*look) []condition{
-		latencyRule, errorRule, backlogRule, databaseRule, breakerRule, channelRule, diskRule, memoryRule, pressureRule,
+		latencyRule, errorRule, backlogRule, databaseRule, breakerRule, endpointRule, channelRule, diskRule, memoryRule, pressureRule,
 		raftRule, limiterRule, configRule, certificateRule, auditRule,
 	} {
 		all = append(all, rule(l)...)
@@ -124,15 +124,11 @@ func roomOf(s *admin.Status) string {
 func breakerRule(l *look) (found []condition) {
 	for _, b := range l.Breakers {
 		switch {
-		case b.HostOff:
-			found = append(found, condition{name: "webhook_host_off", subject: b.Name, severity: admin.SeverityWarning,
-				summary:  "The webhook host of " + b.Name + " is switched off" + sentence(b.HostNote),
-				whatToDo: fmt.Sprintf("Ask its owner whether it has moved. Then `forebay breaker auto %s`, and `forebay message requeue --status failed --channel webhook` for what failed meanwhile.", b.Name)})
 		case b.Forced != "":
 			found = append(found, condition{name: "breaker_forced", subject: b.Name, severity: admin.SeverityNotice,
 				summary:  fmt.Sprintf("The breaker of %s is held %s by an operator.", b.Name, b.Forced),
 				whatToDo: fmt.Sprintf("When it should watch again: `forebay breaker auto %s`.", b.Name)})
-		case b.Name == "database" && len(databaseRule(l)) > 0: // which says it better
+		case b.Name == "database" && len(databaseRule(l)) > 0, b.HostOff: // which is said better by its own rule
 		case b.State == "open":
 			found = append(found, condition{name: "breaker_open", subject: b.Name, severity: admin.SeverityWarning,
 				summary: fmt.Sprintf("%s cannot be reached from %s; its messages wait%s", b.Name, nodesOf(b.OpenOn, l.Node), sentence(b.Reason)),

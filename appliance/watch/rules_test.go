@@ -54,8 +54,15 @@ func TestRules(t *testing.T) {
 			s.Breakers = []admin.BreakerStatus{{Name: "email", State: "open", Forced: "open"}}
 		}, "breaker_forced", "notice", "email", "forebay breaker auto email"},
 		{"host off", func(s *admin.Status) {
-			s.Breakers = []admin.BreakerStatus{{Name: "webhook:h", State: "open", HostOff: true, HostNote: "answers 410"}}
-		}, "webhook_host_off", "warning", "webhook:h", "answers 410."},
+			s.Breakers = []admin.BreakerStatus{{Name: "webhook:h:443", State: "open", HostOff: true}}
+			s.Endpoints = []admin.Endpoint{{Account: "acme", ID: "e1", Host: "h:443", Disabled: noon, Reason: "gone"}, {Account: "b", ID: "e2", Host: "h:443", Warned: 50}}
+		}, "webhook_host_off", "warning", "h:443", "forebay account endpoint enable acme e1"},
+		{"host failing", func(s *admin.Status) {
+			s.Endpoints = []admin.Endpoint{{Account: "acme", ID: "e1", Host: "h:443", Warned: 70, Since: noon}}
+		}, "webhook_host_failing", "notice", "h:443", "70 %"},
+		{"host failing for long", func(s *admin.Status) {
+			s.Endpoints = []admin.Endpoint{{Account: "acme", ID: "e1", Host: "h:443", Warned: 90, Since: noon}}
+		}, "webhook_host_failing", "warning", "h:443", "24 November 2026"},
 		{"channel stopped", func(s *admin.Status) {
 			s.Channels = []admin.ChannelStatus{{Name: "whatsapp", StoppedFor: "bad credentials"}}
 		}, "channel_stopped", "critical", "whatsapp", "channels.whatsapp"},

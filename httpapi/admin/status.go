@@ -16,8 +16,9 @@ type Status struct {
 	Intake        IntakeStatus    `json:"intake"`
 	Log           LogStatus       `json:"log"`
 	Store         StoreStatus     `json:"store"`
-	Channels      []ChannelStatus `json:"channels,omitzero"` // by name
-	Breakers      []BreakerStatus `json:"breakers,omitzero"` // by name
+	Channels      []ChannelStatus `json:"channels,omitzero"`  // by name
+	Breakers      []BreakerStatus `json:"breakers,omitzero"`  // by name
+	Endpoints     []Endpoint      `json:"endpoints,omitzero"` // webhook addresses that somebody was warned of, those switched off first; at most 200
 	Limiter       *LimiterStatus  `json:"limiter,omitzero"`
 	Raft          RaftStatus      `json:"raft"`
 	Memory        *MemoryStatus   `json:"memory,omitzero"`

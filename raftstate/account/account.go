@@ -187,8 +187,10 @@ func (f *fields) text(field, v string, limit int) {
 	}
 }
 
-// callback checks the address that status changes go to. Whether it may be
-// reached is decided when a callback is sent: names resolve anew each time.
+// callback checks the shape of the address that status changes go to. Whether it
+// may be http is for each node's configuration to say before it proposes this,
+// and whether it may be reached is decided when a callback is sent: names resolve
+// anew each time.
 func (f *fields) callback(field, v string) {
 	if v == "" {
 		return
@@ -197,7 +199,7 @@ func (f *fields) callback(field, v string) {
 	switch {
 	case len(v) > MaxCallbackURL:
 		f.add(field, "must be at most %d bytes", MaxCallbackURL)
-	case err != nil || u.Scheme != "https" || u.Hostname() == "":
+	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
 		f.add(field, "must be an https URL")
 	case u.User != nil:
 		f.add(field, "must not hold a user name or password")

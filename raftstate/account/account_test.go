@@ -28,10 +28,11 @@ func TestValidate(t *testing.T) {
 		"slash":             {CreateAccount{ID: "a/b", Tier: "basic"}, []string{"id"}},
 		"longest id":        {CreateAccount{ID: strings.Repeat("a", MaxID), Tier: "basic"}, nil},
 		"long id":           {CreateAccount{ID: strings.Repeat("a", MaxID+1), Tier: "basic"}, []string{"id"}},
-		"all broken":        {CreateAccount{ID: "-", Tier: "?", Name: "a\nb", CallbackURL: "http://h"}, []string{"id", "tier", "name", "callback_url"}},
+		"all broken":        {CreateAccount{ID: "-", Tier: "?", Name: "a\nb", CallbackURL: "ftp://h"}, []string{"id", "tier", "name", "callback_url"}},
 		"bad UTF-8":         {UpdateAccount{ID: "a", Name: text("\xff")}, []string{"name"}},
 		"long name":         {UpdateAccount{ID: "a", Name: text(strings.Repeat("é", MaxName+1))}, []string{"name"}},
 		"no callback":       {UpdateAccount{ID: "a", CallbackURL: text("")}, nil},
+		"plain callback":    {UpdateAccount{ID: "a", CallbackURL: text("http://h/")}, nil}, // the proposer decides
 		"callback password": {UpdateAccount{ID: "a", CallbackURL: text("https://u:p@h/")}, []string{"callback_url"}},
 		"callback no host":  {UpdateAccount{ID: "a", CallbackURL: text("https:///x")}, []string{"callback_url"}},
 		"callback fragment": {UpdateAccount{ID: "a", CallbackURL: text("https://h/#x")}, []string{"callback_url"}},

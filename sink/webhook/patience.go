@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Endpoint is one address of one account. The address itself is not in it: its
@@ -19,6 +21,16 @@ type Endpoint struct {
 	Account string
 	ID      string // 16 hex digits of the SHA-256 of scheme, host, port and path
 	Host    string // host and port
+}
+
+// EndpointOf is the endpoint that an account's address belongs to; false: it is no
+// address that anything is posted to.
+func EndpointOf(account, address string) (Endpoint, bool) {
+	u, problem := parseAddress(address, true)
+	if problem != "" {
+		return Endpoint{}, false
+	}
+	return endpointOf(account, u), true
 }
 
 func endpointOf(account string, u *url.URL) Endpoint {
@@ -61,9 +73,11 @@ type PatienceConfig struct {
 	// longer than the whole schedule of retries of anybody's messages.
 	Limit time.Duration
 	// Warn hears of each stage, once in the cluster's life of the failure, from
-	// Run: Warned is 50, 70 or 90, or Disabled is set. It must not block.
-	Warn   func(Standing)
-	Logger *slog.Logger // nil: nothing is logged
+	// Run: Warned is 50, 70 or 90, or Disabled is set. It may take as long as an
+	// append to the log.
+	Warn       func(context.Context, Standing)
+	Logger     *slog.Logger          // nil: nothing is logged
+	Registerer prometheus.Registerer // nil: metrics are not registered
 }
 
 const (
@@ -84,8 +98,9 @@ var stages = [...]int{50, 70, 90}
 type Patience struct {
 	keeper Keeper
 	limit  time.Duration
-	warn   func(Standing)
+	warn   func(context.Context, Standing)
 	log    *slog.Logger
+	meters *metrics
 
 	mu      sync.Mutex
 	failing map[Endpoint]*failing
@@ -109,12 +124,16 @@ func NewPatience(c PatienceConfig) (*Patience, error) {
 		c.Limit = defaultLimit
 	}
 	if c.Warn == nil {
-		c.Warn = func(Standing) {}
+		c.Warn = func(context.Context, Standing) {}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	p := &Patience{keeper: c.Keeper, limit: c.Limit, warn: c.Warn, log: c.Logger, failing: map[Endpoint]*failing{}}
+	meters, err := newMetrics(c.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	p := &Patience{keeper: c.Keeper, limit: c.Limit, warn: c.Warn, log: c.Logger, meters: meters, failing: map[Endpoint]*failing{}}
 	p.refresh()
 	return p, nil
 }
@@ -125,6 +144,7 @@ func (p *Patience) refresh() {
 	for _, s := range p.keeper.Standings() {
 		kept[s.Endpoint] = s
 	}
+	p.meters.stand(kept)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.kept = kept
@@ -212,7 +232,7 @@ func (p *Patience) look(ctx context.Context) {
 		} else if err = p.keeper.Keep(ctx, step.Standing); err == nil {
 			p.settled(step)
 			if step.Warned > 0 || !step.Disabled.IsZero() {
-				p.tell(step.Standing)
+				p.tell(ctx, step.Standing)
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -311,7 +331,7 @@ func (p *Patience) settled(s step) {
 }
 
 // tell says by the log and by the other path what has been kept.
-func (p *Patience) tell(s Standing) {
+func (p *Patience) tell(ctx context.Context, s Standing) {
 	switch {
 	case s.Reason == ReasonGone:
 		p.log.Error("a webhook address is switched off for an account: it answered 410; switch it on again with forebay account endpoint enable",
@@ -323,5 +343,6 @@ func (p *Patience) tell(s Standing) {
 		p.log.Warn("a webhook address keeps failing and will be switched off", "account", s.Account, "endpoint", s.ID, "host", s.Host,
 			"failing_since", s.Since, "patience_used_percent", s.Warned, "switched_off_at", s.Since.Add(p.limit))
 	}
-	p.warn(s)
+	p.meters.stages.WithLabelValues(stageOf(s)).Inc()
+	p.warn(ctx, s)
 }

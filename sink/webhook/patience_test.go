@@ -63,7 +63,7 @@ type patienceWorld struct {
 func newPatienceWorld(t *testing.T, k *keeper) *patienceWorld {
 	t.Helper()
 	w := &patienceWorld{keeper: k}
-	p, err := NewPatience(PatienceConfig{Keeper: k, Limit: 100 * time.Hour, Warn: func(s Standing) { w.told = append(w.told, s) }})
+	p, err := NewPatience(PatienceConfig{Keeper: k, Limit: 100 * time.Hour, Warn: func(_ context.Context, s Standing) { w.told = append(w.told, s) }})
 	if err != nil {
 		t.Fatal(err)
 	}

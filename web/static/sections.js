@@ -131,7 +131,7 @@ export function breakers(s, admin) {
     mark(e.children[2], "hidden", !admin.loggedIn);
     for (const button of e.children[2].children) {
       const verb = button.dataset.verb;
-      button.disabled = verb === "auto" ? !b.forced && !b.host_off : (b.forced === "open" && verb === "open") || (b.forced === "closed" && verb === "close");
+      button.disabled = verb === "auto" ? !b.forced : (b.forced === "open" && verb === "open") || (b.forced === "closed" && verb === "close");
     }
   });
 }
