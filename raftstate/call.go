@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/hashicorp/raft"
 )
 
 // Limits of calls from node to node.
@@ -197,5 +198,16 @@ func (g *Group) Handle(path string, h Handler) { g.calls.handle(path, h) }
 // none.
 func (g *Group) Leader() uint16 {
 	_, id := g.raft.LeaderWithID()
+	return leaderIn(g.raft.State(), id)
+}
+
+// leaderIn is the leader that raft names, but for a candidate, who knows none. A
+// heartbeat that comes between a transfer's call to stand and the election names
+// the old leader once more, and raft keeps that for as long as it is a candidate:
+// for ever, if the others are gone.
+func leaderIn(state raft.RaftState, id raft.ServerID) uint16 {
+	if state == raft.Candidate {
+		return 0
+	}
 	return nodeOf(id)
 }

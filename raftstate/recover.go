@@ -68,11 +68,34 @@ func Recover(ctx context.Context, cfg Config) (r Recovered, err error) {
 	if at := cfg.Cluster.Advertise; at != "" {
 		alone.Servers[0].Address = raft.ServerAddress(at)
 	}
-	err = raft.RecoverCluster(conf, fresh.machine, g.disk.log, g.disk.log, g.disk.snapshots, transport, alone)
+	err = raft.RecoverCluster(conf, recovering{fresh.machine, members}, g.disk.log, g.disk.log, g.disk.snapshots, transport, alone)
 	if err != nil {
 		return r, fmt.Errorf("recover: %w", err)
 	}
 	return r, nil
+}
+
+// recovering is the machine whose state becomes that of the group of one. It
+// writes down the members that there were, as far as the group had not come to
+// that: by it checkMembers tells a group that was cut down from one that never
+// grew, which may not start with peers in its configuration.
+type recovering struct {
+	*machine
+	were raft.Configuration
+}
+
+// Snapshot implements raft.FSM. RecoverCluster calls it once, after all commands.
+func (r recovering) Snapshot() (raft.FSMSnapshot, error) {
+	r.mu.Lock()
+	for _, s := range r.were.Servers {
+		node := nodeOf(s.ID)
+		if _, ok := r.members.members[node]; !ok {
+			r.members.members[node] = member{Node: node, Address: string(s.Address), NonVoter: s.Suffrage != raft.Voter}
+		}
+	}
+	r.members.publish()
+	r.mu.Unlock()
+	return r.machine.Snapshot()
 }
 
 // askTheLost refuses if the group is not lost.

@@ -43,12 +43,12 @@ type Member struct {
 
 // Status does not wait for anything.
 func (g *Group) Status() Status {
-	_, leader := g.raft.LeaderWithID()
+	leader := g.Leader()
 	s := Status{
 		Ready:   g.isReady.Load(),
 		Role:    strings.ToLower(g.raft.State().String()),
 		Term:    g.raft.CurrentTerm(),
-		Leader:  nodeOf(leader),
+		Leader:  leader,
 		Applied: g.raft.AppliedIndex(),
 	}
 	last := g.raft.LastIndex()
@@ -57,7 +57,7 @@ func (g *Group) Status() Status {
 		node := nodeOf(server.ID)
 		m := Member{Node: node, Address: cmp.Or(known[node].Address, string(server.Address)),
 			Role: strings.ToLower(server.Suffrage.String())}
-		if server.ID == leader {
+		if node == leader {
 			m.Role = "leader"
 		}
 		applied := s.Applied
