@@ -163,15 +163,15 @@ func (w *window) recalledNow(o *op) {
 		delete(w.lanes[o.lane].early, o.id)
 		return
 	}
+	if w.recalled == nil {
+		w.recalled = map[message.ID][]byte{}
+	}
+	w.recalled[o.id] = o.state // in place of the state of an earlier recall
 	if o.due > 0 {
 		w.cameBack(o)
 		return
 	}
 	w.lanes[o.lane].settle(o.id)
-	if w.recalled == nil {
-		w.recalled = map[message.ID][]byte{}
-	}
-	w.recalled[o.id] = o.state
 }
 
 // settle ends an expectation that came to nothing: the message had come back
