@@ -51,8 +51,9 @@ func (w *Watch) Settings() Settings {
 }
 
 // State returns how the breaker of a service stands on this node, and while it is
-// not closed when Acquire may next succeed; zero: that is not known, a change
-// will tell.
+// not closed when Acquire may next succeed; zero: at once, where this node holds
+// the probe, or that is not known, and a change will tell. Whoever keeps calls
+// back until then must not wait for the end of a probe that is his to make.
 func (w *Watch) State(service string) (phase Phase, retryAt time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -63,7 +64,11 @@ func (w *Watch) State(service string) (phase Phase, retryAt time.Time) {
 		}
 		return Closed, time.Time{}
 	}
-	return w.statusOf(e).Phase, w.statusOf(e).RetryAt
+	s := w.statusOf(e)
+	if s.Phase != Closed && s.Forced == "" && w.mayProbeLocked(e, time.Now()) {
+		return s.Phase, time.Time{}
+	}
+	return s.Phase, s.RetryAt
 }
 
 // Status is a breaker for people and status pages.

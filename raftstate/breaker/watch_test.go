@@ -200,6 +200,51 @@ func TestScenario24StaleSuccessAfterOpening(t *testing.T) {
 	})
 }
 
+// TestStateOfAProbe: the node that holds the probe is told that it may call at
+// once, and the others when they may ask again; so is it, while its probe is out.
+func TestStateOfAProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(short)
+		defer c.close()
+		one, two := c.start(t, 1), c.start(t, 2)
+		for range 5 {
+			call(t, one, "email", Failure)
+		}
+		settle(time.Second)
+		wait := func(w *Watch) time.Duration {
+			phase, at := w.State("email")
+			if phase == Closed {
+				t.Fatal("it is closed")
+			}
+			return max(time.Until(at), 0)
+		}
+		if got := wait(one); got <= 0 || got > short.Recovery {
+			t.Errorf("just opened: wait %v, want the rest of the recovery time", got)
+		}
+		settle(short.Recovery)
+		one.Acquire("email") // it wants to
+		settle(500 * time.Millisecond)
+		if got := wait(one); got != 0 {
+			t.Errorf("with the probe in hand: wait %v, want none", got)
+		}
+		if got := wait(two); got <= 0 {
+			t.Errorf("with the probe on another node: wait %v, want the time of the probe", got)
+		}
+		probe, ok := one.Acquire("email")
+		if !ok {
+			t.Fatal("the probe is not given")
+		}
+		if got := wait(one); got <= 0 {
+			t.Errorf("with the probe out: wait %v, want its time", got)
+		}
+		probe.Done(Success)
+		settle(time.Second)
+		if phase, at := one.State("email"); phase != Closed || !at.IsZero() {
+			t.Errorf("after its success: %v, %v", phase, at)
+		}
+	})
+}
+
 // TestScenario25 is a probe whose node dies: after its time another node gets
 // the next, and not two at once.
 func TestScenario25ProbesNodeDies(t *testing.T) {
