@@ -37,7 +37,7 @@ type Options struct {
 	// Heartbeat bounds the silence of the group's leader; 0: the usual second.
 	// It is no setting: all nodes must have the same, and tests cannot wait.
 	Heartbeat time.Duration
-
+	Settle    time.Duration // see watch.Config: for tests, which cannot wait
 	// Listeners are inherited listening sockets by name: api, ops, admin. They
 	// take the place of what the configuration says, and stay open in whoever
 	// gave them (systemd), so that a restart refuses no connection.
@@ -121,7 +121,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildPressure, a.buildAPI, a.buildWatch, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildPressure, a.buildAPI, func() error { return a.buildWatch(o.Settle) }, a.buildAdmin, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}

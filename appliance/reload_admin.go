@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"forebay/appliance/config"
 	"forebay/httpapi/admin"
+	"forebay/raftstate/account"
 )
 
 // current is the configuration that runs, as far as it can change while it does.
@@ -22,22 +24,49 @@ func (a *Appliance) sample() Sample {
 }
 
 // groupDrift names the keys that belong to the whole group and that it holds
-// otherwise than c says.
+// otherwise than c says: plans, the window and how breakers judge. A plan that
+// the group keeps though c has none of its name (accounts are on it) counts, too.
 func (a *Appliance) groupDrift(c config.Config) []string {
 	if a.group == nil || !a.group.Status().Ready {
 		return nil
 	}
-	var keys []string
-	held := a.group.Plans()
-	for _, want := range plansOf(c.RateLimiting.Tiers) {
-		same := false
-		for _, p := range held {
-			same = same || p.Name == want.Name && p.RequestsPerMinute == want.RequestsPerMinute && p.Burst == want.Burst &&
-				p.Concurrent == want.Concurrent && p.Mode == want.Mode
+	keys := tierDrift(plansOf(c.RateLimiting.Tiers), a.group.Plans())
+	// A node that counts alone has a window of its own.
+	if a.limits != nil && a.limits.local == nil && a.group.Window() != c.RateLimiting.Window.Truncate(time.Millisecond) {
+		keys = append(keys, "rate_limiting.window")
+	}
+	want, held := c.CircuitBreaker, a.group.Breakers().Settings()
+	for _, setting := range []struct {
+		key  string
+		same bool
+	}{
+		{"failure_threshold", want.FailureThreshold == held.Threshold},
+		{"timeout", want.Timeout == held.Timeout},
+		{"recovery_time", want.RecoveryTime == held.Recovery},
+	} {
+		if !setting.same {
+			keys = append(keys, "circuit_breaker."+setting.key)
 		}
-		if !same {
-			keys = append(keys, "rate_limiting.tiers."+want.Name)
+	}
+	return keys
+}
+
+// tierDrift names the plans that differ between what a file wants and what the
+// group holds, each once.
+func tierDrift(want, held []account.Plan) (keys []string) {
+	byName := make(map[string]account.Plan, len(held))
+	for _, p := range held {
+		byName[p.Name] = p
+	}
+	for _, w := range want {
+		p, there := byName[w.Name]
+		delete(byName, w.Name)
+		if !there || p.RequestsPerMinute != w.RequestsPerMinute || p.Burst != w.Burst || p.Concurrent != w.Concurrent || p.Mode != w.Mode {
+			keys = append(keys, "rate_limiting.tiers."+w.Name)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		keys = append(keys, "rate_limiting.tiers."+name)
 	}
 	return keys
 }

@@ -13,14 +13,15 @@ import (
 // observed is what is remembered from one status to the next.
 type observed struct {
 	appendTimes, batchTimes recent        // of late
-	missing                 atomic.Uint64 // messages, by the last daily audit
+	missing                 atomic.Uint64 // messages, by the last whole audit
 	certificateEnds         atomic.Int64  // that of the public API, Unix time; 0: none
 }
 
-func (a *Appliance) buildWatch() (err error) {
+func (a *Appliance) buildWatch(settle time.Duration) (err error) {
 	a.watch, err = watch.New(watch.Config{
 		Status:     a.measure,
 		Settings:   watchSettings(a.cfg),
+		Settle:     settle,
 		Logger:     a.logger.With("part", "watch"),
 		Registerer: a.registry,
 	})

@@ -84,6 +84,9 @@ func launchWith(tb testing.TB, o appliance.Options) *Node {
 	tb.Helper()
 	n := &Node{tb: tb, config: o.Config, ended: make(chan error, 1), logs: new(bytes.Buffer)}
 	o.Version = "test"
+	if o.Settle == 0 {
+		o.Settle = time.Second
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(tb.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
@@ -104,6 +107,9 @@ func launchWith(tb testing.TB, o appliance.Options) *Node {
 
 // Target is the node as a client sees it.
 func (n *Node) Target() Target { return Target{n.URL, n.Key, n.Client} }
+
+// Configuration is what the node was started with.
+func (n *Node) Configuration() config.Config { return n.config }
 
 // Dir is the node's data directory.
 func (n *Node) Dir() string { return n.config.DataDir }

@@ -17,6 +17,9 @@ type Config struct {
 	// Status measures the appliance. It is called once a second and must not wait.
 	Status   func() admin.Status
 	Settings Settings
+	// Settle is how long a condition must be gone before its alert is over; 0: ten
+	// seconds. It is no setting: what flaps would ring for each flap.
+	Settle time.Duration
 
 	Logger     *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // nil: metrics are not registered

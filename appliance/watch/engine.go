@@ -18,8 +18,9 @@ type condition struct {
 	holdFor  time.Duration // before its alert fires
 }
 
-// settle is how long a condition must be gone before its alert is resolved.
-const settle = 10 * time.Second
+// defaultSettle is how long a condition must be gone before its alert is
+// resolved, where Config does not say otherwise.
+const defaultSettle = 10 * time.Second
 
 type alertKey struct{ name, subject string }
 
@@ -35,6 +36,7 @@ type state struct {
 // resolved. It has no clock of its own and is not safe for concurrent use.
 type engine struct {
 	states map[alertKey]*state
+	settle time.Duration // see defaultSettle
 }
 
 // change is an alert that began to fire, got worse, or was resolved.
@@ -70,7 +72,7 @@ func (e *engine) step(now time.Time, holds []condition) (changes []change) {
 			delete(e.states, key) // it did not hold long enough
 		case s.gone.IsZero():
 			s.gone = now
-		case now.Sub(s.gone) >= settle:
+		case now.Sub(s.gone) >= e.settle:
 			delete(e.states, key)
 			changes = append(changes, change{alert: s.alert, resolved: true, at: now})
 		}

@@ -9,7 +9,7 @@ import (
 	"forebay/httpapi/admin"
 )
 
-func newEngine() engine { return engine{states: map[alertKey]*state{}} }
+func newEngine() engine { return engine{states: map[alertKey]*state{}, settle: defaultSettle} }
 
 // TestEngine follows one condition second by second.
 func TestEngine(t *testing.T) {

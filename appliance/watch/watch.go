@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -48,7 +49,7 @@ func New(cfg Config) (*Watch, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Watch{cfg: cfg, logger: cfg.Logger, metrics: m, feed: newFeed(m), engine: engine{states: map[alertKey]*state{}}}
+	w := &Watch{cfg: cfg, logger: cfg.Logger, metrics: m, feed: newFeed(m), engine: engine{states: map[alertKey]*state{}, settle: cmp.Or(cfg.Settle, defaultSettle)}}
 	w.settings.Store(&cfg.Settings)
 	w.sender = newSender(cfg.Logger, m, func() string { return w.settings.Load().WebhookURL })
 	return w, nil
