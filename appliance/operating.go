@@ -58,6 +58,8 @@ func (a *Appliance) readiness() admin.Readiness {
 		check("wal", "failed", "the appliance is stopping")
 	case a.log.Err() != nil:
 		check("wal", "failed", "the log has failed; the process must restart and verify it")
+	case a.log.Stalled():
+		check("wal", "failed", "the log's disk does not answer; nothing is accepted until it does")
 	case a.log.Backpressure():
 		check("wal", "degraded", "backpressure: the backlog is over buffer.backpressure_threshold")
 	default:

@@ -175,6 +175,8 @@ func (l logAdapter) AppendBatch(ctx context.Context, ms []*message.Message, out 
 func refusal(err error) error {
 	for _, pair := range [...]struct{ from, to error }{
 		{wal.ErrFull, httpapi.ErrStorageFull},
+		{wal.ErrStalled, httpapi.ErrStalled},
+		{wal.ErrUnanswered, httpapi.ErrUnknown},
 		{wal.ErrInProgress, httpapi.ErrInProgress},
 		{wal.ErrKeyMismatch, httpapi.ErrMismatch},
 		{wal.ErrTooLarge, httpapi.ErrTooLarge},

@@ -105,4 +105,10 @@ var (
 	// which does not answer.
 	ErrAway     = fmt.Errorf("its node does not answer: %w", ErrUnavailable)
 	ErrTooLarge = errors.New("message too large")
+	// ErrStalled is an ErrUnavailable of a log that takes nothing now, and has
+	// not taken this message.
+	ErrStalled = fmt.Errorf("the disk does not answer: %w", ErrUnavailable)
+	// ErrUnknown is an ErrUnavailable of which nobody knows whether the log has
+	// the message.
+	ErrUnknown = fmt.Errorf("the disk did not answer in time: %w", ErrUnavailable)
 )

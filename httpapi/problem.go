@@ -124,6 +124,9 @@ func problemOf(ctx context.Context, err error) *Problem {
 	case errors.Is(err, ErrAway):
 		p.Code, p.RetryAfter = CodeUnavailable, 5*time.Second
 		p.Detail = "The message is on another node of the cluster, which does not answer now, or there is none with this id."
+	case errors.Is(err, ErrUnknown):
+		p.Code, p.RetryAfter = CodeUnavailable, 5*time.Second
+		p.Detail = "The disk did not answer in time: whether the message was accepted is not known. With an Idempotency-Key the same can be sent again."
 	case errors.Is(err, ErrUnauthenticated):
 		p.Code, p.Detail = CodeUnauthenticated, unauthenticatedDetail
 	case errors.Is(err, ErrInProgress):

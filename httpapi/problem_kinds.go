@@ -97,7 +97,7 @@ var kinds = []kind{
 	{CodeDraining, http.StatusServiceUnavailable, "Shutting down",
 		"The appliance is shutting down in good order. Nothing was accepted; send the same to another appliance, or again later."},
 	{CodeUnavailable, http.StatusServiceUnavailable, "Unavailable",
-		"A part of the appliance is missing. Nothing was accepted; wait for the time in Retry-After and send the same again. The operator finds the cause in the log under the request id."},
+		"A part of the appliance is missing. Wait for the time in Retry-After and send the same again, with the Idempotency-Key that it had: where the answer says that the outcome is not known, the message may have been accepted. The operator finds the cause in the log under the request id."},
 	{codeClientGone, statusClientGone, "The client has gone", ""},
 }
 

@@ -117,6 +117,8 @@ func TestRequests(t *testing.T) {
 		{name: "storage full", fail: ErrStorageFull, body: hello, status: 503, code: "storage_full", headers: map[string]string{"Retry-After": "30"}},
 		{name: "overloaded", fail: ErrOverloaded, body: hello, status: 503, code: "overloaded", headers: map[string]string{"Retry-After": "1"}},
 		{name: "log drains", fail: ErrDraining, body: hello, status: 503, code: "draining", headers: map[string]string{"Connection": "close", "Retry-After": "5"}},
+		{name: "disk hangs", fail: ErrStalled, body: hello, status: 503, code: "unavailable", headers: map[string]string{"Retry-After": "5"}},
+		{name: "outcome unknown", fail: ErrUnknown, body: hello, status: 503, code: "unavailable", headers: map[string]string{"Retry-After": "5"}},
 		{name: "private", fail: errors.New("open /secret/path: boom"), body: hello, status: 503, code: "unavailable", headers: map[string]string{"Retry-After": "5"}},
 		{name: "keys fail", header: []string{"Authorization", "Bearer " + brokenKey}, body: hello, status: 503, code: "unavailable"},
 

@@ -28,8 +28,9 @@ type Receipt struct {
 // are equal, ErrKeyMismatch if not, ErrInProgress while the earlier one is
 // being written.
 //
-// Other errors: ErrFull, ErrTooLarge, ErrFailed, ErrClosed. If ctx ends first
-// the outcome is unknown: the message may have been taken.
+// Other errors: ErrFull, ErrStalled, ErrTooLarge, ErrFailed, ErrClosed. If ctx
+// ends first, or the disk does not answer within twice Config.CommitLimit
+// (ErrUnanswered), the outcome is unknown: the message may have been taken.
 func (l *Log) Append(ctx context.Context, m *message.Message) (Receipt, error) {
 	r := l.requests.Get().(*request)
 	r.ops = append(r.ops[:0], op{})
@@ -39,7 +40,7 @@ func (l *Log) Append(ctx context.Context, m *message.Message) (Receipt, error) {
 		l.requests.Put(r)
 		return receipt, err
 	}
-	if err := l.submit(ctx, r); err != nil {
+	if err := l.submitWithin(ctx, r, *l.stall.over.Load()); err != nil {
 		return Receipt{}, err // r may still be the writer's: not reused
 	}
 	receipt, err = Receipt{ID: o.id, Seq: o.seq}, r.err
@@ -69,7 +70,7 @@ func (l *Log) AppendBatch(ctx context.Context, ms []*message.Message, out []Rece
 	if len(r.ops) == 0 {
 		return nil
 	}
-	err := l.submit(ctx, r)
+	err := l.submitWithin(ctx, r, *l.stall.over.Load())
 	if err == nil {
 		err = r.err
 	}
@@ -96,6 +97,8 @@ func (l *Log) prepare(o *op, m *message.Message) (answer Receipt, write bool, er
 		return answer, false, l.Err()
 	case l.full.Load():
 		return answer, false, ErrFull
+	case l.stall.late.Load():
+		return answer, false, ErrStalled
 	}
 	buf := make([]byte, recordHead, recordHead+m.SizeHint())
 	o.kind, o.lane, o.record = opAppend, m.Priority, m.Append(buf)
@@ -156,7 +159,10 @@ func (l *Log) claimed(key []byte) (c claim, found bool, err error) {
 }
 
 // submit gives the request to the writer and waits for its commit.
-func (l *Log) submit(ctx context.Context, r *request) error {
+func (l *Log) submit(ctx context.Context, r *request) error { return l.submitWithin(ctx, r, nil) }
+
+// submitWithin is submit for those who stop waiting when over is closed.
+func (l *Log) submitWithin(ctx context.Context, r *request, over <-chan struct{}) error {
 	r.next, r.err = 0, nil
 	if !l.inbox.put(r) {
 		for i := range r.ops {
@@ -169,6 +175,8 @@ func (l *Log) submit(ctx context.Context, r *request) error {
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-over:
+		return ErrUnanswered
 	}
 }
 

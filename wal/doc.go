@@ -65,6 +65,8 @@
 //     write once and then calls the pages clean, so a second sync proves
 //     nothing; the next Open does.
 //   - A full disk is SIGBUS to a mapped file, so appends stop well before.
+//   - A disk that hangs keeps its commit waiting, but not those who wait for it:
+//     they are told that the outcome is unknown, and others refused (stall.go).
 //
 // # Values in the tree
 //

@@ -19,6 +19,8 @@ var (
 	ErrClosed      = errors.New("the log is closed")
 	ErrFailed      = errors.New("the log has failed and takes nothing more")
 	ErrFull        = errors.New("the log's disk limit is reached")
+	ErrStalled     = errors.New("the log's disk does not answer, and nothing is taken until it does")
+	ErrUnanswered  = errors.New("the log's disk did not answer in time: whether the message was taken is not known")
 	ErrTooLarge    = errors.New("the message does not fit one record of the log")
 	ErrNotFound    = errors.New("the log does not have the message")
 	ErrInProgress  = errors.New("a message with this idempotency key is being written")
@@ -40,6 +42,7 @@ type Config struct {
 	MemTable     int64 // bytes of one memtable; default 8 MiB. A record may have a seventh
 
 	IdempotencyTTL time.Duration // default 24 h
+	CommitLimit    time.Duration // how long the disk may keep a commit waiting before appends are answered without it; default 10 s
 	Scrub          time.Duration // longest time between two scrubs; default 10 min
 
 	Logger     *slog.Logger          // default: discards
@@ -66,6 +69,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MemTable, 8<<20)
 	setDefault(&c.BallastBytes, reserve(c.MemTable))
 	setDefault(&c.IdempotencyTTL, 24*time.Hour)
+	setDefault(&c.CommitLimit, 10*time.Second)
 	setDefault(&c.Scrub, 10*time.Minute)
 	c.MinFreeBytes = max(c.MinFreeBytes, reserve(c.MemTable))
 	if c.Logger == nil {
@@ -114,6 +118,8 @@ func (c Config) Validate() error {
 		return errors.New("log: the threshold must be within the capacity")
 	case c.Capacity < 0 || c.WindowBytes < 0 || c.MaxDiskBytes < 0 || c.MinFreeBytes < 0:
 		return errors.New("log: a size is negative")
+	case c.CommitLimit < 0:
+		return errors.New("log: the limit of a commit is negative")
 	case c.MemTable < 1<<20 || c.MemTable > 1<<30:
 		return errors.New("log: a memtable must have 1 MiB to 1 GiB")
 	}
@@ -134,6 +140,7 @@ type Log struct {
 	db     *badger.DB // nil once closed
 	inbox  inbox
 	writer writer // owned by the writer's goroutine
+	stall  stall
 	window window
 	keys   keysInFlight
 
@@ -175,6 +182,7 @@ func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
 	l.keys.held = map[string]struct{}{}
 	l.requests.New = func() any { return &request{done: make(chan struct{}, 1), ops: make([]op, 0, 1)} }
 	l.progress.Store(rec.progress)
+	l.stall.init(cfg)
 	l.window.init(cfg, rec)
 	l.writer.init(cfg, rec)
 	l.metrics = newMetrics(cfg.Registerer, l)

@@ -107,8 +107,12 @@ func (l *Log) write(ctx context.Context) {
 	for {
 		reqs, closed := l.inbox.take(spare)
 		reqs = l.answerBetween(reqs)
-		for rest := reqs; len(rest) > 0; {
-			rest = l.commitBatch(rest)
+		if len(reqs) > 0 {
+			l.stall.begin()
+			for rest := reqs; len(rest) > 0; {
+				rest = l.commitBatch(rest)
+			}
+			l.stall.end()
 		}
 		clear(reqs)
 		spare = reqs
