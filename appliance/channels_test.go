@@ -23,6 +23,8 @@ func TestChannelsDeliver(t *testing.T) {
 	mails := sinktest.NewSMTP(t, sinktest.SMTPOptions{Plain: true, NoAuth: true}, mailRules, nil)
 	metaRules := sinktest.NewRules(t, 8).Chance(0.1, sinktest.GraphError(500, 131000, 0)).Chance(0.1, sinktest.FaultCut)
 	meta := sinktest.NewWhatsApp(t, 8, metaRules)
+	meta.EveryoneWrote()
+	meta.SetPace(time.Second/10_000, 10_000)
 	token := filepath.Join(t.TempDir(), "token")
 	must(t, "write the token", os.WriteFile(token, []byte(sinktest.WhatsAppToken), 0o600))
 	n := appliancetest.Start(t, withWebhooks, func(c *config.Config) {

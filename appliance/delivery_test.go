@@ -84,9 +84,17 @@ func post(t *testing.T, n *appliancetest.Node, fields map[string]any) string {
 type view struct {
 	Status     string
 	Final      bool
-	HoldReason string `json:"hold_reason"`
-	Attempts   []struct{ Outcome string }
-	Error      struct{ Code string }
+	Hold       string    `json:"hold_reason"`
+	Next       time.Time `json:"next_attempt_at"`
+	ProviderID string    `json:"provider_id"`
+	Attempts   []struct {
+		N       int
+		Outcome string
+	}
+	Error struct {
+		Code        string
+		ChannelCode string `json:"channel_code"`
+	}
 }
 
 func show(t *testing.T, n *appliancetest.Node, id string) (v view) {
@@ -138,8 +146,8 @@ func TestDelivery(t *testing.T) {
 		})
 		t.Run("not before its time", func(t *testing.T) {
 			id := post(t, n, map[string]any{"channel": "webhook", "to": r.URL + "/b", "body": "x", "send_at": time.Now().Add(time.Hour).Format(time.RFC3339)})
-			if v := awaitStatus(t, n, id, "scheduled"); v.HoldReason != "scheduled" {
-				t.Errorf("hold reason %q", v.HoldReason)
+			if v := awaitStatus(t, n, id, "scheduled"); v.Hold != "scheduled" {
+				t.Errorf("hold reason %q", v.Hold)
 			}
 			id2 := post(t, n, map[string]any{"channel": "webhook", "to": r.URL + "/c", "body": "x", "send_at": time.Now().Add(2 * time.Second).Format(time.RFC3339)})
 			awaitStatus(t, n, id2, "delivered")

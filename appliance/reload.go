@@ -212,7 +212,10 @@ func (a *Appliance) Reload(ctx context.Context, source, who string) (admin.Confi
 	if err != nil {
 		return r.reject(who, source, err), nil
 	}
-	return r.change(ctx, next, next, config.Version{Source: source, Who: who}), nil
+	result := r.change(ctx, next, next, config.Version{Source: source, Who: who})
+	// Also where nothing has changed: an access token is mended in its own file.
+	a.dispatcher.Resume()
+	return result, nil
 }
 
 // whole refuses an empty file that was noticed by itself: whoever writes a file

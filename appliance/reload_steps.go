@@ -79,8 +79,6 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			a.admin.SetToken(admin.NewToken(c.HTTP.AdminToken.Reveal()))
 			return nil
 		}},
-		{"delivery", []string{"delivery", "channels", "circuit_breaker.timeout"},
-			func(_ context.Context, c config.Config) error { return a.configureDelivery(c) }},
 		{"watch", []string{"alerts", "memory.high", "memory.critical"},
 			func(_ context.Context, c config.Config) error { return a.watch.Configure(watchSettings(c)) }},
 	}

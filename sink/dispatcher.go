@@ -164,6 +164,19 @@ func (d *Dispatcher) Configure(c DeliveryConfig) error {
 	return nil
 }
 
+// Resume lets channels that have stopped by themselves try again at once: an
+// operator may have mended what stopped them.
+func (d *Dispatcher) Resume() {
+	d.mu.Lock()
+	for _, o := range d.outlets {
+		if o != nil {
+			o.stoppedUntil = time.Time{}
+		}
+	}
+	d.mu.Unlock()
+	d.wakeAll()
+}
+
 func (d *Dispatcher) wakeAll() {
 	for _, o := range d.outlets {
 		if o != nil {

@@ -45,6 +45,17 @@ func (r *Rules) To(to string, fault Fault) *Rules {
 	return r.add(fault, func(_ int, t string, _ *rand.Rand) bool { return t == to })
 }
 
+// FirstTo gives the first n calls for a recipient the fault.
+func (r *Rules) FirstTo(to string, n int, fault Fault) *Rules {
+	return r.add(fault, func(_ int, t string, _ *rand.Rand) bool {
+		if t != to || n == 0 {
+			return false
+		}
+		n--
+		return true
+	})
+}
+
 // First gives the first n calls the fault.
 func (r *Rules) First(n int, fault Fault) *Rules {
 	return r.add(fault, func(call int, _ string, _ *rand.Rand) bool { return call <= n })

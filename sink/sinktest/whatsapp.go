@@ -2,9 +2,6 @@ package sinktest
 
 import (
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -36,15 +33,25 @@ const (
 	FaultNoID   Fault = "noid"   // takes the message and answers 200 without an id
 	FaultEarly  Fault = "early"  // sends the updates before the answer
 	FaultSilent Fault = "silent" // takes the message and never sends an update
+	FaultHeld   Fault = "held"   // takes the message for an assessment of its template, and drops it
 )
 
 // GraphError is a fault: an error of the Graph API under an HTTP status.
 func GraphError(status, code, subcode int) Fault {
-	return Fault(fmt.Sprintf("graph %d %d %d", status, code, subcode))
+	return Fault(fmt.Sprintf("graph %d %d %d 0", status, code, subcode))
 }
 
+// GraphErrorAfter is GraphError with a Retry-After, in seconds.
+func GraphErrorAfter(status, code, seconds int) Fault {
+	return Fault(fmt.Sprintf("graph %d %d 0 %d", status, code, seconds))
+}
+
+// GraphLater is a fault: the message is taken, and an update says that it failed.
+func GraphLater(code int) Fault { return Fault(fmt.Sprintf("later %d", code)) }
+
 // WhatsApp is a stand-in for the Cloud API that checks what it is sent as
-// strictly, and posts signed updates: shuffled, repeated, with some left out.
+// strictly, holds callers to Meta's limits, and posts signed updates: shuffled,
+// repeated, with some left out.
 type WhatsApp struct {
 	Deliveries
 	Rules *Rules
@@ -61,14 +68,15 @@ type WhatsApp struct {
 	templates map[string]int // name and language → number of parameters
 	next      int
 	last      []byte // the latest body that was accepted
-	unposted  int    // updates that the hook did not answer 200
+	limits    whatsappLimits
+	updates   updates
 }
 
 // NewWhatsApp starts one on a loopback port.
 func NewWhatsApp(t testing.TB, seed uint64, rules *Rules) *WhatsApp {
 	t.Helper()
 	w := &WhatsApp{Rules: rules, done: make(chan struct{}), token: WhatsAppToken, rng: rand.New(rand.NewPCG(seed, 2)), client: &http.Client{Timeout: 10 * time.Second},
-		templates: map[string]int{"order_shipped/en_US": 2, "hello/en": 0}}
+		templates: map[string]int{"order_shipped/en_US": 2, "hello/en": 0}, limits: newWhatsAppLimits(), updates: updates{fates: map[string][]string{}}}
 	w.server = httptest.NewUnstartedServer(w)
 	w.server.Config.ErrorLog = quietLog()
 	w.server.Start()
@@ -104,13 +112,6 @@ func (w *WhatsApp) Last() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return bytes.Clone(w.last)
-}
-
-// Unposted counts updates that no 200 came for.
-func (w *WhatsApp) Unposted() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.unposted
 }
 
 var e164 = regexp.MustCompile(`^\+[1-9]\d{6,14}$`)
@@ -157,6 +158,10 @@ func (w *WhatsApp) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	if code, sub, why := w.check(req, &call, decodeErr); why != "" {
 		w.refuse("%s: %s", req.URL.Path, why)
 		graphError(rw, 400, code, sub, why)
+		return
+	}
+	if status, code, why := w.limit(&call, time.Now()); code != 0 {
+		graphError(rw, status, code, 0, why)
 		return
 	}
 	w.answer(rw, req, fault, &call, body)
@@ -210,8 +215,11 @@ func (w *WhatsApp) checkTemplate(call *whatsappCall) (code, subcode int, why str
 			return 132012, 0, "component " + c.Type
 		}
 		for _, p := range c.Parameters {
-			if p.Type != "text" || p.Text == "" || strings.ContainsAny(p.Text, "\n\t") {
+			if p.Type != "text" || p.Text == "" || strings.ContainsAny(p.Text, "\n\t") || strings.Contains(p.Text, "     ") {
 				return 132018, 0, "parameter"
+			}
+			if utf8.RuneCountInString(p.Text) > 1024 {
+				return 132005, 0, "a parameter longer than any template"
 			}
 			n++
 		}
@@ -235,11 +243,19 @@ func graphError(rw http.ResponseWriter, status, code, subcode int, details strin
 
 func (w *WhatsApp) answer(rw http.ResponseWriter, req *http.Request, fault Fault, call *whatsappCall, body []byte) {
 	if rest, ok := strings.CutPrefix(string(fault), "graph "); ok {
-		var status, code, sub int
-		if _, err := fmt.Sscan(rest, &status, &code, &sub); err != nil {
+		var status, code, sub, after int
+		if _, err := fmt.Sscan(rest, &status, &code, &sub, &after); err != nil {
 			panic("sinktest: no such fault: " + string(fault))
 		}
+		if after > 0 {
+			rw.Header().Set("Retry-After", strconv.Itoa(after))
+		}
 		graphError(rw, status, code, sub, "as the rules of the test say")
+		return
+	}
+	if fault == FaultRedirect {
+		rw.Header().Set("Location", "http://169.254.169.254/latest")
+		rw.WriteHeader(http.StatusTemporaryRedirect)
 		return
 	}
 	if fault == FaultHTML {
@@ -254,13 +270,7 @@ func (w *WhatsApp) answer(rw http.ResponseWriter, req *http.Request, fault Fault
 	id := "wamid." + strconv.Itoa(w.next) + "." + strings.TrimPrefix(call.To, "+")
 	w.mu.Unlock()
 	w.accept(call.Callback)
-	switch fault {
-	case FaultSilent:
-	case FaultEarly:
-		w.postUpdates(id, call)
-	default:
-		w.posts.Go(func() { w.postUpdates(id, call) })
-	}
+	w.decide(id, call, fault)
 	switch fault {
 	case FaultCut:
 		panic(http.ErrAbortHandler)
@@ -272,90 +282,42 @@ func (w *WhatsApp) answer(rw http.ResponseWriter, req *http.Request, fault Fault
 		return
 	case FaultEmpty:
 		return
+	case FaultHuge:
+		_, _ = rw.Write(bytes.Repeat([]byte("x"), 10<<20))
+		return
+	case FaultTrickle:
+		w.trickle(rw, req)
+		return
 	}
 	rw.Header().Set("Content-Type", "application/json")
 	answer := map[string]any{"messaging_product": "whatsapp", "contacts": []any{map[string]any{"input": call.To, "wa_id": call.To[1:]}}}
 	if fault != FaultNoID {
-		answer["messages"] = []any{map[string]any{"id": id}}
+		sent := map[string]any{"id": id}
+		if fault == FaultHeld {
+			sent["message_status"] = "held_for_quality_assessment"
+		}
+		answer["messages"] = []any{sent}
 	}
 	_ = json.NewEncoder(rw).Encode(answer)
 }
 
-// postUpdates sends the updates of a delivered and read message, in any order,
-// some of them twice, each maybe in a body of its own.
-func (w *WhatsApp) postUpdates(id string, call *whatsappCall) {
-	w.mu.Lock()
-	hook := w.hook
-	names := []string{"sent", "delivered", "read"}
-	if w.rng.IntN(4) == 0 {
-		names = []string{"sent", "read"} // delivered may be left out
-	}
-	names = append(names, names[w.rng.IntN(len(names))])
-	w.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
-	alone := w.rng.IntN(2) == 0
-	w.mu.Unlock()
-	if hook == "" {
-		return
-	}
-	var statuses []any
-	for _, name := range names {
-		statuses = append(statuses, map[string]any{"id": id, "status": name, "timestamp": strconv.FormatInt(time.Now().Unix(), 10),
-			"recipient_id": call.To[1:], "biz_opaque_callback_data": call.Callback, "pricing": map[string]any{"billable": true}})
-	}
-	if !alone {
-		w.post(hook, statuses)
-		return
-	}
-	for _, s := range statuses {
-		w.post(hook, []any{s})
-	}
-}
-
-func (w *WhatsApp) post(hook string, statuses []any) {
-	body := HookBody(statuses...)
-	for range 5 { // Meta repeats what was not answered 200
-		req, err := http.NewRequest(http.MethodPost, hook, bytes.NewReader(body))
-		if err != nil {
-			break
+// trickle answers a byte now and then until the caller goes.
+func (w *WhatsApp) trickle(rw http.ResponseWriter, req *http.Request) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := rw.Write([]byte(" ")); err != nil {
+			return
 		}
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set("X-Hub-Signature-256", HookSignature(WhatsAppSecret, body))
-		if resp, err := w.client.Do(req); err == nil {
-			_, _ = io.Copy(io.Discard, resp.Body)
-			_ = resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
+		if http.NewResponseController(rw).Flush() != nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-req.Context().Done():
+			return
+		case <-w.done:
+			return
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.unposted += len(statuses)
-}
-
-// HookBody is the body of an update with these statuses, with every character
-// beyond ASCII escaped, as Meta writes it.
-func HookBody(statuses ...any) []byte {
-	body, err := json.Marshal(map[string]any{"object": "whatsapp_business_account", "entry": []any{map[string]any{"id": "102290129340398",
-		"changes": []any{map[string]any{"field": "messages", "value": map[string]any{"messaging_product": "whatsapp",
-			"metadata": map[string]any{"display_phone_number": "15550783881", "phone_number_id": WhatsAppNumber}, "statuses": statuses}}}}}})
-	if err != nil {
-		panic(err)
-	}
-	var out bytes.Buffer
-	for _, r := range string(body) {
-		if r < 0x80 {
-			out.WriteRune(r)
-		} else if r <= 0xffff {
-			fmt.Fprintf(&out, `\u%04x`, r)
-		}
-	}
-	return out.Bytes()
-}
-
-// HookSignature is the value of X-Hub-Signature-256 for a body.
-func HookSignature(secret string, body []byte) string {
-	sum := hmac.New(sha256.New, []byte(secret))
-	sum.Write(body)
-	return "sha256=" + hex.EncodeToString(sum.Sum(nil))
 }

@@ -31,6 +31,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	rules := sinktest.NewRules(t, 1)
 	w := &world{meta: sinktest.NewWhatsApp(t, 1, rules), rules: rules, file: filepath.Join(t.TempDir(), "token")}
+	w.meta.EveryoneWrote()
 	w.setToken(t, sinktest.WhatsAppToken)
 	token, err := NewTokenFile(w.file)
 	if err != nil {
@@ -195,6 +196,12 @@ func TestAnswersBesideTheTable(t *testing.T) {
 		{sinktest.FaultHTML, 1, outcome{Kind: "transient"}, 0},
 		{sinktest.FaultEmpty, 1, outcome{Kind: "sent"}, 1}, // taken, with no id
 		{sinktest.FaultNoID, 1, outcome{Kind: "sent"}, 1},
+		{sinktest.FaultHeld, 1, outcome{Kind: "sent"}, 1},
+		{sinktest.FaultHuge, 1, outcome{Kind: "sent"}, 1},
+		{sinktest.FaultTrickle, 1, outcome{Kind: "sent"}, 1}, // its header was whole
+		{sinktest.FaultRedirect, 1, outcome{Kind: "transient"}, 0},
+		{sinktest.GraphErrorAfter(429, 130429, 7), 1, outcome{Kind: "throttled", Neutral: true, Scope: sink.ScopeNumber, After: 7 * time.Second}, 0},
+		{sinktest.GraphErrorAfter(503, 2, 7), 1, outcome{Kind: "after", After: 7 * time.Second}, 0},
 		{sinktest.FaultCut, 1, outcome{Kind: "unknown"}, 1},
 		{sinktest.FaultHang, 1, outcome{Kind: "unknown"}, 1},
 		{sinktest.FaultRefuse, 1, outcome{Kind: "unknown"}, 0},
@@ -215,6 +222,60 @@ func TestAnswersBesideTheTable(t *testing.T) {
 				t.Errorf("taken %d times, want %d; met the fault %d times", got, test.taken, w.rules.Met(test.fault))
 			}
 		})
+	}
+}
+
+// TestLimitsOfTheStandIn: it holds its callers to what Meta does, and the channel
+// understands each refusal.
+func TestLimitsOfTheStandIn(t *testing.T) {
+	rules := sinktest.NewRules(t, 1)
+	w := newWorld(t)
+	w.meta = sinktest.NewWhatsApp(t, 1, rules)
+	var err error
+	if w.Channel, err = New(Config{BaseURL: w.meta.URL(), PhoneNumberID: sinktest.WhatsAppNumber, Token: w.token}); err != nil {
+		t.Fatal(err)
+	}
+	send := func(to string) (outcome, message.Failure) {
+		t.Helper()
+		_, err := w.Send(t.Context(), text(to, "x"))
+		return outcomeOf(t, err)
+	}
+	template := text(someone, "")
+	template.Record.Template = &message.Template{Name: "hello", Language: "en"}
+	w.meta.Wrote("+4915112345679", time.Now().Add(-25*time.Hour))
+	for _, to := range []string{someone, "+4915112345679"} {
+		if got, f := send(to); got != (outcome{Kind: "permanent", Neutral: true}) || f.Code != "window_closed" {
+			t.Errorf("text outside the window: got %+v %+v", got, f)
+		}
+	}
+	if _, err := w.Send(t.Context(), template); err != nil {
+		t.Errorf("a template outside the window: %v", err)
+	}
+	w.meta.Wrote(someone, time.Now().Add(-time.Hour))
+	if got, f := send(someone); got.Kind != "sent" {
+		t.Errorf("text within the window: got %+v %+v", got, f)
+	}
+	w.meta.EveryoneWrote()
+	w.meta.SetPairPace(time.Hour, 3)
+	for n, want := range []string{"sent", "sent", "throttled"} {
+		if got, f := send(someone); got.Kind != want || want == "throttled" && (got.Scope != sink.ScopeRecipient || f.ChannelCode != "131056") {
+			t.Errorf("message %d of a pair: got %+v %+v, want %s", n, got, f, want)
+		}
+	}
+	w.meta.SetPace(time.Hour, 1)
+	if got, f := send("+4915112345671"); got.Kind != "throttled" { // some of the old pace is spent
+		t.Errorf("over the number's throughput: got %+v %+v", got, f)
+	}
+	if got, f := send("+4915112345670"); got.Scope != sink.ScopeNumber || f.ChannelCode != "130429" {
+		t.Errorf("over the number's throughput: got %+v %+v", got, f)
+	}
+	for code, want := range map[int]int{131047: 2, 131056: 1, 130429: 2} {
+		if got := w.meta.Limited(code); got != want {
+			t.Errorf("%d calls met %d, want %d", got, code, want)
+		}
+	}
+	if len(w.meta.Wrong()) != 0 {
+		t.Errorf("what a limit refuses is no mistake: %q", w.meta.Wrong())
 	}
 }
 
