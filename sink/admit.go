@@ -91,6 +91,9 @@ func (d *Dispatcher) sortLocked(s *sorted, j *job, present time.Time) {
 			o.parked--
 		}
 	}
+	if o != nil {
+		d.arrivedLocked(o, r)
+	}
 	if v := d.cancels[r.ID]; v != nil && !settledStatus(r.Status) {
 		v.taken = true
 		j.become(canceledState(r.State, v.at))

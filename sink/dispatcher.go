@@ -268,7 +268,8 @@ type job struct {
 	service string
 	account *account
 	host    *host
-	phase   phase // guarded by Dispatcher.mu
+	phase   phase // guarded by Dispatcher.mu, as is what follows
+	calling bool  // it has places in outlet, account and host
 }
 
 type phase uint8

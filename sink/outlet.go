@@ -24,8 +24,11 @@ type outlet struct {
 	sender   Channel // nil: switched off
 	policy   Policy
 	workers  int
-	inflight int
-	pace     pace
+	inflight int // calls under way; at most workers
+	// recording are attempts whose call is over and whose end the log does not
+	// have yet; at most workers. A kill repeats these and those in flight.
+	recording int
+	pace      pace
 
 	accounts map[string]*account
 	hosts    map[string]*host
@@ -167,7 +170,7 @@ func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
 	if o.stops > 0 {
 		limit = 1 // a probe
 	}
-	if o.inflight >= limit || o.sender == nil {
+	if o.inflight >= limit || o.recording >= o.workers || o.sender == nil {
 		return nil, 0
 	}
 	if wait := o.stoppedUntil.Sub(now); wait > 0 {
@@ -181,7 +184,7 @@ func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
 	}
 	for p := range message.Priority(message.Lanes) {
 		if j := o.takeLocked(p); j != nil {
-			j.phase = picked
+			j.phase, j.calling = picked, true
 			o.inflight++
 			o.pace.spend(now)
 			return j, 0
@@ -267,8 +270,14 @@ func (o *outlet) leftAsideLocked(j *job) {
 	}
 }
 
-// releaseLocked gives back the places of a job whose attempt is over.
-func (o *outlet) releaseLocked(j *job) {
+// overLocked gives back the places of a job whose call is over, so that the next
+// call need not wait for the record of this one.
+func (o *outlet) overLocked(j *job) {
+	if !j.calling {
+		return
+	}
+	j.calling = false
+	o.recording++
 	o.inflight--
 	j.account.inflight--
 	j.host.inflight--
@@ -279,6 +288,7 @@ func (o *outlet) releaseLocked(j *job) {
 	}
 	o.enterLocked(j.account)
 	o.forgetLocked(j)
+	signal(o.wake)
 }
 
 // leftLocked takes a job out of the counts.
@@ -359,7 +369,8 @@ func (o *outlet) run(taking, work context.Context) {
 			attempts.Go(func() {
 				o.attempt(work, j, sender, policy)
 				o.d.mu.Lock()
-				o.releaseLocked(j)
+				o.overLocked(j)
+				o.recording--
 				o.d.mu.Unlock()
 				signal(o.wake)
 				signal(o.d.fetch)

@@ -13,7 +13,9 @@ import (
 const (
 	settlers     = 2
 	settleAtOnce = 500
-	settleLinger = 5 * time.Millisecond
+	settleLinger = 5 * time.Millisecond // for some more
+	settleSome   = 8
+	settleLatest = 50 * time.Millisecond // for all of a batch
 )
 
 // conclude makes the end of a job durable in the log, and hands it on to the
@@ -21,6 +23,7 @@ const (
 func (d *Dispatcher) conclude(ctx context.Context, j *job, s message.State) {
 	d.mu.Lock()
 	j.phase = settling
+	d.outlets[j.rec.Channel].overLocked(j)
 	d.mu.Unlock()
 	j.become(s)
 	if err := d.cfg.Journal.Progress(ctx, []message.Entry{j.entry}); err != nil {
@@ -72,10 +75,14 @@ func (d *Dispatcher) gather(ctx context.Context) (batch []*job) {
 	}
 	timer := time.NewTimer(settleLinger)
 	defer timer.Stop()
+	latest := time.Now().Add(settleLatest)
 	for len(batch) < settleAtOnce {
 		select {
 		case j := <-d.settler:
 			batch = append(batch, j)
+			if len(batch)%settleSome == 0 {
+				timer.Reset(min(settleLinger, time.Until(latest)))
+			}
 		case <-timer.C:
 			return batch
 		}

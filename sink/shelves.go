@@ -39,8 +39,31 @@ type shelf struct {
 	kind    uint64
 	p       message.Priority
 	hash    uint64
-	added   uint64    // how often something was put there
-	rests   time.Time // what was fetched last may not have arrived before
+	added   uint64 // how often something was put there
+	coming  int    // fetched, and not here yet
+	asked   time.Time
+}
+
+// arrival is how long what was fetched may take to arrive: what has not come by
+// then came as something else (canceled), and no room is kept for it any longer.
+const arrival = 5 * time.Second
+
+// arrivedLocked notes that a message came back from the shelf where it rested.
+func (d *Dispatcher) arrivedLocked(o *outlet, r *message.Record) {
+	kind, name := uint64(kindAccount), r.Account
+	switch r.HoldReason {
+	case HoldBreaker, HoldStopped:
+		if kind = kindHost; o.sender == nil {
+			return
+		}
+		name = o.sender.Service(&r.Message)
+	case HoldCap, HoldOff:
+	default:
+		return
+	}
+	if s := d.shelves[shelfID(o.channel, kind, r.ID.Lane(), hashOf(name))]; s != nil && s.coming > 0 {
+		s.coming--
+	}
 }
 
 func (d *Dispatcher) shelfLocked(id uint64) *shelf {
@@ -90,6 +113,7 @@ func (d *Dispatcher) rest(ctx context.Context, jobs []*job, put func([]message.E
 		for _, j := range some {
 			if o := d.outlets[j.rec.Channel]; o != nil {
 				o.parked++
+				o.overLocked(j)
 			}
 			entries = append(entries, j.entry)
 			if d.held[j.rec.ID] == j {
@@ -107,7 +131,7 @@ func (d *Dispatcher) rest(ctx context.Context, jobs []*job, put func([]message.E
 
 const (
 	fetchTick  = time.Second
-	fetchRest  = 150 * time.Millisecond
+	fetchRest  = 10 * time.Millisecond // between two looks, while attempts end
 	fetchAtOne = 1024
 )
 
@@ -117,21 +141,22 @@ func (d *Dispatcher) fetchRoom(ctx context.Context) {
 	timer := time.NewTimer(fetchTick)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		again := fetchTick
 		for _, w := range d.wants(time.Now()) {
 			n, err := d.cfg.Journal.Fetch(ctx, w.id, w.n)
 			if err != nil {
 				d.fail(ctx, err)
 				return
 			}
-			again = fetchRest
 			d.mu.Lock()
-			if s := d.shelves[w.id]; s != nil && n < w.n && s.added == w.added {
-				delete(d.shelves, w.id) // empty
+			if s := d.shelves[w.id]; s != nil {
+				s.coming = max(s.coming-(w.n-n), 0)
+				if n < w.n && s.added == w.added {
+					delete(d.shelves, w.id) // empty
+				}
 			}
 			d.mu.Unlock()
 		}
-		timer.Reset(again)
+		timer.Reset(fetchTick)
 		select {
 		case <-ctx.Done():
 			return
@@ -139,9 +164,7 @@ func (d *Dispatcher) fetchRoom(ctx context.Context) {
 			continue
 		case <-d.fetch:
 		}
-		// Not at once for each attempt that ends: what is fetched needs a while
-		// to arrive, and is no fewer then.
-		timer.Reset(fetchRest / 3)
+		timer.Reset(fetchRest) // not at once for each attempt that ends
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -165,7 +188,7 @@ func (d *Dispatcher) wants(now time.Time) (all []want) {
 			continue
 		}
 		if n := d.outlets[s.channel].wantLocked(s, now); n > 0 {
-			s.rests = now.Add(fetchRest)
+			s.coming, s.asked = s.coming+n, now
 			all = append(all, want{id, n, s.added})
 		}
 	}
@@ -175,8 +198,11 @@ func (d *Dispatcher) wants(now time.Time) (all []want) {
 
 // wantLocked is how many messages of the shelf there is room for.
 func (o *outlet) wantLocked(s *shelf, now time.Time) int {
-	if now.Before(s.rests) || !o.openLocked(now) {
+	if !o.openLocked(now) {
 		return 0
+	}
+	if now.Sub(s.asked) > arrival {
+		s.coming = 0
 	}
 	if s.kind == kindAccount {
 		var a *account
@@ -185,9 +211,9 @@ func (o *outlet) wantLocked(s *shelf, now time.Time) int {
 				a = other
 			}
 		}
-		room := o.roomLocked(a, s.p)
-		if room < o.accountLimit()/2 {
-			return 0
+		room := o.roomLocked(a, s.p) - s.coming
+		if room < o.accountLimit()/4 {
+			return 0 // few at a time cost much
 		}
 		return min(room, fetchAtOne)
 	}
@@ -198,13 +224,13 @@ func (o *outlet) wantLocked(s *shelf, now time.Time) int {
 		}
 	}
 	if h == nil {
-		return 1 // its name comes with it
+		return max(1-s.coming, 0) // its name comes with it
 	}
 	if o.d.cfg.Breakers != nil && o.d.cfg.Breakers.RetryAt(h.name).After(now) {
 		return 0
 	}
 	if h.ill || o.stops > 0 {
-		return max(1-h.queued, 0) // a probe
+		return max(1-h.queued-s.coming, 0) // a probe
 	}
-	return min(h.credit-h.queued, fetchAtOne, o.d.cfg.QueueLimit-o.queued[s.p])
+	return min(h.credit-h.queued-s.coming, fetchAtOne, o.d.cfg.QueueLimit-o.queued[s.p])
 }

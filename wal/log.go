@@ -143,6 +143,7 @@ type Log struct {
 	stall  stall
 	window window
 	keys   keysInFlight
+	marks  marks
 
 	requests sync.Pool // of *request, for Append
 

@@ -165,60 +165,79 @@ func (l *Log) untilDue() time.Duration {
 
 // unparkSome brings back up to unparkBatch messages that are due at now.
 func (l *Log) unparkSome(ctx context.Context, now time.Time) (int, error) {
-	if l.writer.tally().parked == 0 || !l.window.hasRoom() {
+	at := uint64(now.UnixMilli())
+	if l.writer.tally().parked == 0 || !l.marks.due(at) || !l.window.hasRoom() {
 		return 0, nil
 	}
-	r, err := l.readParked(1, uint64(now.UnixMilli()), unparkBatch)
-	if err != nil || len(r.ops) == 0 {
-		return 0, err
-	}
-	n := len(r.ops)
-	l.window.expect(r.ops)
-	if err := l.submit(ctx, r); err != nil {
-		return 0, err
-	}
-	return n, r.err
+	return l.bringBack(ctx, 0, at, unparkBatch)
 }
 
-// readParked reads up to n messages that are parked until a time in [from, to].
-func (l *Log) readParked(from, to uint64, n int) (*request, error) {
-	r := &request{done: make(chan struct{}, 1)}
+// bringBack lets up to n messages of a region come back that are parked until to
+// or earlier, and returns how many.
+func (l *Log) bringBack(ctx context.Context, region, to uint64, n int) (int, error) {
+	r, next, err := l.readParked(l.marks.begin(region), to, n)
+	if err != nil {
+		return 0, err
+	}
+	back := len(r.ops) // the request is the writer's once it is submitted
+	if back > 0 {
+		l.window.expect(r.ops)
+		if err := l.submit(ctx, r); err != nil {
+			return 0, err
+		}
+		if r.err != nil {
+			return 0, r.err
+		}
+	}
+	if next != nil && regionOf(dueOf(next)) != region {
+		next = nil
+	}
+	l.marks.end(region, next)
+	return back, nil
+}
+
+// readParked reads up to n messages from a parked key on that are parked until to
+// or earlier, and returns where the next look has to begin; nil: there are no
+// more parked ones.
+func (l *Log) readParked(from []byte, to uint64, n int) (r *request, next []byte, err error) {
+	r = &request{done: make(chan struct{}, 1)}
 	db, err := l.acquire()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer l.release()
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefixParked}})
 	defer it.Close()
-	for it.Seek(binary.BigEndian.AppendUint64([]byte{prefixParked}, from)); it.Valid() && len(r.ops) < n; it.Next() {
+	for it.Seek(from); it.Valid(); it.Next() {
 		item := it.Item()
+		next = item.KeyCopy(next[:0])
+		if len(r.ops) == n || dueOf(next) > to {
+			return r, next, nil
+		}
 		id, err := recordID(item.Key())
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		o := op{kind: opUnpark, id: id, lane: id.Lane(), due: binary.BigEndian.Uint64(item.Key()[1:])}
-		if o.due > to {
-			break
-		}
 		if o.record, err = item.ValueCopy(nil); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if o.seq, _, err = openRecord(o.record, id); err != nil {
 			err = fmt.Errorf("read parked message %s: %w", id, err)
 			l.fail(err)
-			return nil, err
+			return nil, nil, err
 		}
 		if _, o.state, err = readProgress(txn, id); err != nil {
 			err = fmt.Errorf("read progress of parked message %s: %w", id, err)
 			l.fail(err)
-			return nil, err
+			return nil, nil, err
 		}
 		o.size = len(o.record)
 		r.ops = append(r.ops, o)
 	}
-	return r, nil
+	return r, nil, nil
 }
 
 // hasRoom says whether another batch may come back from parking.

@@ -41,18 +41,11 @@ func (l *Log) Fetch(ctx context.Context, shelf Shelf, n int) (int, error) {
 	due := shelfBase + uint64(shelf)
 	fetched := 0
 	for fetched < n {
-		r, err := l.readParked(due, due, min(n-fetched, unparkBatch))
-		if err != nil || len(r.ops) == 0 {
+		back, err := l.bringBack(ctx, due, due, min(n-fetched, unparkBatch))
+		if err != nil || back == 0 {
 			return fetched, err
 		}
-		l.window.expect(r.ops)
-		if err := l.submit(ctx, r); err != nil {
-			return fetched, err
-		}
-		if r.err != nil {
-			return fetched, r.err
-		}
-		fetched += len(r.ops)
+		fetched += back
 	}
 	return fetched, nil
 }

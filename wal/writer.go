@@ -377,8 +377,11 @@ func (l *Log) publish(b *batch) {
 	w.mu.Unlock()
 	l.window.committed(b.ops, l.spill.Load())
 	for _, o := range b.ops {
-		if o.kind == opAppend {
+		switch {
+		case o.kind == opAppend:
 			l.keys.drop(o.key)
+		case o.kind == opPark && !o.stale:
+			l.marks.note(o.due, o.id)
 		}
 	}
 	l.wroteBytes(b.bytes)

@@ -40,6 +40,7 @@ const (
 // SMTP is a stand-in for a mail relay.
 type SMTP struct {
 	Deliveries
+	pause
 	Rules       *Rules // asked at RCPT
 	Connections *Rules // asked when a connection comes
 	MaxMails    int    // a connection is answered 421 after so many; 0: never
@@ -264,6 +265,7 @@ func (s *smtpSession) Mail(from string, opts *smtp.MailOptions) error {
 }
 
 func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	s.smtp.wait(s.smtp.done)
 	s.to, s.mail = to, s.smtp.Rules.next(to)
 	if s.mail == FaultCutRcpt {
 		return s.cut()

@@ -35,16 +35,17 @@ const (
 // signature with the library that customers use.
 type WebhookReceiver struct {
 	Deliveries
+	pause
 	Rules *Rules
 
-	server  *httptest.Server
-	secrets []string
-	done    chan struct{}
+	server *httptest.Server
+	done   chan struct{}
 
-	mu    sync.Mutex
-	seen  []WebhookCall // the latest 1,000
-	sent  int64         // bytes of answers' bodies that were written out
-	conns int
+	mu      sync.Mutex
+	secrets []string
+	seen    []WebhookCall // the latest 1,000
+	sent    int64         // bytes of answers' bodies that were written out
+	conns   int
 }
 
 // WebhookCall is one call as it came.
@@ -83,6 +84,13 @@ func NewWebhookReceiver(t testing.TB, secure bool, rules *Rules, secrets ...stri
 // URL is the receiver's address.
 func (r *WebhookReceiver) URL() string { return r.server.URL }
 
+// Trust makes another secret good: that of an account which did not exist before.
+func (r *WebhookReceiver) Trust(secret string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.secrets = append(r.secrets[:len(r.secrets):len(r.secrets)], secret)
+}
+
 // TLS trusts the receiver's certificate.
 func (r *WebhookReceiver) TLS() *tls.Config {
 	pool := x509.NewCertPool()
@@ -113,6 +121,7 @@ func (r *WebhookReceiver) Connections() int {
 
 // ServeHTTP implements http.Handler.
 func (r *WebhookReceiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.wait(r.done)
 	fault := r.Rules.next(req.URL.Path)
 	if fault == FaultRefuse {
 		panic(http.ErrAbortHandler)
@@ -144,7 +153,10 @@ func (r *WebhookReceiver) verify(req *http.Request, body []byte) string {
 	if kind := req.Header.Get("Content-Type"); kind != "application/json" && kind != "text/plain; charset=utf-8" {
 		return "content type " + kind
 	}
-	for _, secret := range r.secrets {
+	r.mu.Lock()
+	secrets := r.secrets
+	r.mu.Unlock()
+	for _, secret := range secrets {
 		if hook, err := standardwebhooks.NewWebhook(secret); err == nil && hook.Verify(body, req.Header) == nil {
 			return ""
 		}
