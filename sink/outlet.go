@@ -24,9 +24,10 @@ type outlet struct {
 	sender   Channel // nil: switched off
 	policy   Policy
 	workers  int
-	inflight int // calls under way; at most workers
+	inflight int // calls under way
 	// recording are attempts whose call is over and whose end the log does not
-	// have yet; at most workers. A kill repeats these and those in flight.
+	// have yet. With those in flight they are at most workers: a kill repeats
+	// these attempts and no others.
 	recording int
 	pace      pace
 
@@ -170,7 +171,7 @@ func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
 	if o.stops > 0 {
 		limit = 1 // a probe
 	}
-	if o.inflight >= limit || o.recording >= o.workers || o.sender == nil {
+	if o.inflight+o.recording >= limit || o.sender == nil {
 		return nil, 0
 	}
 	if wait := o.stoppedUntil.Sub(now); wait > 0 {

@@ -14,11 +14,11 @@ type DeliveryConfig struct {
 	MaxAttempts    int           // 1–100, default 8
 	BaseDelay      time.Duration // ceiling of the first retry's delay, default 1 s
 	MaxDelay       time.Duration // and of all of them, default 1 h
-	Workers        int           // deliveries of one channel under way at once; 1–10,000, default 32
+	Workers        int           // attempts of one channel at once whose end is not yet in the log; 1–10,000, default 32
 	AttemptTimeout time.Duration // of one attempt, default 30 s
 	UnknownOutcome Policy        // default PolicyRetry
-	PerAccount     int           // of one account in flight on one channel; 1–10,000, default 16
-	PerHost        int           // of one service in flight; 1–10,000, default 8. Channels with one service are not held to it
+	PerAccount     int           // of one account in flight on one channel, calls alone; 1–10,000, default 16
+	PerHost        int           // of one service in flight, calls alone; 1–10,000, default 8. Channels with one service are not held to it
 
 	// Channels are those that are switched on, with what is particular to each.
 	// A message of a channel that is not here is rejected after acceptance.
