@@ -13,7 +13,7 @@ import (
 // tombstone in Badger until a compaction; without a mark each look would walk
 // over all of them, and a long shelf would take the square of its length.
 type marks struct {
-	mu      sync.Mutex        // guards what follows
+	mu      sync.Mutex       // guards what follows
 	regions map[uint64]*mark // by region
 }
 
