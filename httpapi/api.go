@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/julienschmidt/httprouter"
 
@@ -22,6 +23,7 @@ type API struct {
 	metrics  *metrics
 	wire     *wire
 	bodies   bodies
+	hooks    bodies // of /hooks/whatsapp, apart: whoever calls there is not known before the body is read
 	policies policies
 	// followsBody: the bytes that may be buffered follow MaxBodyBytes.
 	followsBody bool
@@ -34,7 +36,8 @@ type API struct {
 	drainCtx context.Context
 	drain    context.CancelFunc
 
-	handedOver atomic.Bool // each answer closes its connection
+	recheck    time.Duration // keyRecheck, but in tests
+	handedOver atomic.Bool   // each answer closes its connection
 
 	causeLogged  atomic.Int64 // when a private cause was last logged, Unix ns
 	causesHidden atomic.Int64 // how many were not since
@@ -52,7 +55,7 @@ func New(cfg Config) (*API, error) {
 		return nil, err
 	}
 	a := &API{cfg: cfg, metrics: m, pages: problemPages(), feeds: newFeeds(),
-		followsBody: followsBody}
+		followsBody: followsBody, recheck: keyRecheck}
 	a.drainCtx, a.drain = context.WithCancel(context.Background())
 	a.wire = &wire{refused: a.refusedOnWire(m.route("connection"))}
 	a.apply(cfg)
@@ -91,7 +94,15 @@ func (a *API) draining() bool { return a.drainCtx.Err() != nil }
 
 // authenticate sets the exchange's account.
 func (a *API) authenticate(x *exchange) (Principal, error) {
-	key := bearer(x.r.Header)
+	who, err := a.principal(x.r.Header)
+	x.account = who.Account
+	return who, err
+}
+
+// principal is whose key a request has. Of an account that is suspended the error
+// says so, and nothing but its name is returned.
+func (a *API) principal(h http.Header) (Principal, error) {
+	key := bearer(h)
 	if key == "" {
 		return Principal{}, &Problem{Code: CodeUnauthenticated, Detail: unauthenticatedDetail}
 	}
@@ -99,9 +110,25 @@ func (a *API) authenticate(x *exchange) (Principal, error) {
 	if err != nil {
 		return Principal{}, fmt.Errorf("authenticate: %w", err)
 	}
-	x.account = who.Account
 	if who.Suspended {
-		return Principal{}, &Problem{Code: CodeSuspended, Detail: "The account is suspended."}
+		return Principal{Account: who.Account}, &Problem{Code: CodeSuspended, Detail: "The account is suspended."}
 	}
 	return who, nil
+}
+
+// keyRecheck is how long a key that was revoked, or whose account was suspended,
+// may go on with a stream that it opened before.
+const keyRecheck = time.Second
+
+// stillGood looks again at the key of a request that goes on for long. Where
+// nobody can say now what the key is worth it is as good as it was.
+func (a *API) stillGood(r *http.Request) (who Principal, known bool, p *Problem) {
+	who, err := a.principal(r.Header)
+	if err == nil {
+		return who, true, nil
+	}
+	if p := problemOf(r.Context(), err); p.Code == CodeUnauthenticated || p.Code == CodeSuspended {
+		return who, true, p
+	}
+	return who, false, nil
 }

@@ -46,7 +46,7 @@ func (a *API) submitBatch(x *exchange) error {
 		return err
 	}
 	defer leave(pass)
-	b := &batch{api: a, x: x, pass: pass, control: http.NewResponseController(x.w), queue: newLineQueue(),
+	b := &batch{api: a, x: x, pass: pass, checked: x.start, control: http.NewResponseController(x.w), queue: newLineQueue(),
 		from: origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)}}
 	b.deadline.control, b.deadline.timeout = b.control, a.cfg.StreamTimeout
 	if err := b.control.EnableFullDuplex(); err != nil {
@@ -71,9 +71,10 @@ type batch struct {
 	queue    *lineQueue
 
 	// Of the reading goroutine, and of the other one once the queue is closed.
-	lines *lineReader
-	form  form
-	cut   bool // the stream ended before its end
+	lines   *lineReader
+	form    form
+	cut     bool      // the stream ended before its end
+	checked time.Time // when the key was last looked at
 
 	// Of the writing goroutine.
 	messages []*message.Message
@@ -135,6 +136,11 @@ func (b *batch) read() {
 			continue
 		}
 		it := item{index: index, problem: p}
+		if barred := b.barred(); barred != nil {
+			b.cut = true
+			b.queue.put(item{index: index, problem: barred})
+			return
+		}
 		if p == nil {
 			b.decode(&it, line)
 		}
@@ -143,6 +149,20 @@ func (b *batch) read() {
 			return
 		}
 	}
+}
+
+// barred is why the stream's key may not go on; nil: it may, as it now stands.
+func (b *batch) barred() *Problem {
+	now := time.Now()
+	if now.Sub(b.checked) < b.api.recheck {
+		return nil
+	}
+	b.checked = now
+	who, known, p := b.api.stillGood(b.x.r)
+	if known && p == nil {
+		b.from.who = who
+	}
+	return p
 }
 
 // decode turns a line into a message, or into a problem.

@@ -40,6 +40,8 @@ func (a *API) Configure(n Limits) error {
 func (a *API) apply(cfg Config) {
 	a.bodies.limit.Store(int64(cfg.MaxBodyBytes))
 	a.bodies.budget.Store(cfg.MaxBuffered)
+	a.hooks.limit.Store(maxHookBytes)
+	a.hooks.budget.Store(max(cfg.MaxBuffered/hookShare, 2*maxHookBytes))
 	a.defaultTTL.Store(int64(cfg.DefaultTTL))
 	a.wire.max.Store(int64(cfg.MaxConnections))
 	a.wire.timeouts.read.Store(int64(cfg.ReadTimeout))

@@ -263,23 +263,26 @@ func (a *API) events(x *exchange) error {
 	return nil
 }
 
-// feed writes events as they come. Each write has its own deadline, so that a
-// reader who does not read frees the connection.
+// feed writes events as they come, for as long as the key is good. Each write has
+// its own deadline, so that a reader who does not read frees the connection.
 func (a *API) feed(x *exchange, reader *feedReader, text []byte) {
 	control := http.NewResponseController(x.w)
-	alive := time.NewTicker(feedKeepAlive)
+	alive, recheck := time.NewTicker(feedKeepAlive), time.NewTicker(a.recheck)
 	defer alive.Stop()
+	defer recheck.Stop()
 	for {
-		_ = control.SetWriteDeadline(time.Now().Add(writeMargin)) // what cannot be set fails with the write
-		if _, err := x.w.Write(text); err != nil {
-			return
-		}
-		if err := control.Flush(); err != nil {
+		if len(text) == 0 {
+			if _, _, barred := a.stillGood(x.r); barred != nil {
+				return
+			}
+		} else if writeEvents(x, control, text) != nil {
 			return
 		}
 		select {
 		case e := <-reader.queue:
 			text = gather(slices.Clone(e.text), reader.queue)
+		case <-recheck.C:
+			text = nil
 		case <-alive.C:
 			text = []byte(": alive\n\n")
 		case <-reader.dropped:
@@ -290,6 +293,14 @@ func (a *API) feed(x *exchange, reader *feedReader, text []byte) {
 			return
 		}
 	}
+}
+
+func writeEvents(x *exchange, control *http.ResponseController, text []byte) error {
+	_ = control.SetWriteDeadline(time.Now().Add(writeMargin)) // what cannot be set fails with the write
+	if _, err := x.w.Write(text); err != nil {
+		return err
+	}
+	return control.Flush()
 }
 
 // gather adds what else waits to one write.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 )
@@ -16,8 +15,8 @@ type Hook interface {
 	// back, and whether the request has the token.
 	Subscription(query url.Values) (challenge string, ok bool)
 	// Receive takes one body with its signature, and returns when what it says is
-	// durable. ErrForged: the signature is not of this body. ErrMalformed:
-	// it is genuine and says nothing that can be read.
+	// durable. It does not keep the body. ErrForged: the signature is not of this
+	// body. ErrMalformed: it is genuine and says nothing that can be read.
 	Receive(ctx context.Context, signature string, body []byte) error
 }
 
@@ -27,8 +26,13 @@ var (
 	ErrMalformed = errors.New("malformed")
 )
 
-// maxHookBytes bounds a body: Meta batches up to 1,000 updates, 3 MB at most.
-const maxHookBytes = 4 << 20
+const (
+	// maxHookBytes bounds a body: Meta batches up to 1,000 updates, 3 MB at most.
+	maxHookBytes = 4 << 20
+	// hookShare: bodies of hooks may take an eighth of what those of clients may,
+	// or two bodies if that is more.
+	hookShare = 8
+)
 
 const headerHubSignature = "X-Hub-Signature-256"
 
@@ -50,8 +54,8 @@ func (a *API) hookCheck(x *exchange) error {
 
 // hookReceive answers POST /hooks/whatsapp: 200 after what is reported is
 // durable, and anything else makes Meta send it again. The body is read whole
-// before its signature can be checked, so it counts against what may be buffered
-// as any other does.
+// before its signature can be checked: anybody may send one. So these bodies have
+// a room of their own, and take none from those of clients.
 func (a *API) hookReceive(x *exchange) error {
 	if a.cfg.Hook == nil {
 		return ErrNotFound
@@ -60,25 +64,12 @@ func (a *API) hookReceive(x *exchange) error {
 	if signature == "" {
 		return &Problem{Code: CodeForbidden, Detail: "The body is not signed.", Close: true}
 	}
-	room := int64(maxHookBytes)
-	if n := x.r.ContentLength; n > maxHookBytes {
-		return &Problem{Code: CodeTooLarge, Detail: "The body is longer than any batch of updates.", Close: true}
-	} else if n >= 0 {
-		room = n
+	buf, p := a.hooks.read(x.r)
+	if p != nil {
+		return p
 	}
-	if !a.bodies.reserve(room) {
-		return a.bodies.full()
-	}
-	defer a.bodies.release(room)
-	body, err := io.ReadAll(http.MaxBytesReader(x.w, x.r.Body, maxHookBytes))
-	var long *http.MaxBytesError
-	switch {
-	case errors.As(err, &long):
-		return &Problem{Code: CodeTooLarge, Detail: "The body is longer than any batch of updates.", Close: true}
-	case err != nil:
-		return brokenBody(err)
-	}
-	switch err := a.cfg.Hook.Receive(x.r.Context(), signature, body); {
+	defer a.hooks.put(buf)
+	switch err := a.cfg.Hook.Receive(x.r.Context(), signature, buf.b); {
 	case errors.Is(err, ErrForged):
 		return &Problem{Code: CodeForbidden, Detail: "The signature is not of this body."}
 	case errors.Is(err, ErrMalformed):

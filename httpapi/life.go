@@ -77,10 +77,15 @@ func (a *API) cancel(x *exchange) error {
 type Canceled struct {
 	Canceled int    `json:"canceled"`
 	Data     []View `json:"data"`
+	HasMore  bool   `json:"has_more"` // there are older ones with the reference, at which nobody has looked
 }
 
-// maxByRef is how many messages with one client_ref are canceled at a time.
-const maxByRef = 100
+// byRefAtOnce is how many messages with one client_ref are looked up at a time,
+// and maxByRef how many in all.
+const (
+	byRefAtOnce = 100
+	maxByRef    = 1000
+)
 
 // cancelByRef answers POST /v1/messages/cancel?client_ref=…: every message with
 // the reference that can still be canceled is. It is a refusal only if none can.
@@ -93,27 +98,41 @@ func (a *API) cancelByRef(x *exchange) error {
 	if p != nil {
 		return p
 	}
-	page, err := a.cfg.Messages.List(x.r.Context(), message.Query{Account: who.Account, ClientRef: ref, Limit: maxByRef})
-	if err != nil {
-		return fmt.Errorf("find messages to cancel: %w", err)
-	}
-	if len(page.Records) == 0 {
-		return ErrNotFound
-	}
-	answer := Canceled{Data: []View{}}
-	for i := range page.Records {
-		record, err := a.cfg.Life.Cancel(x.r.Context(), who.Account, page.Records[i].ID)
-		switch {
-		case err == nil:
-			answer.Data = append(answer.Data, ViewOf(&record))
-		case !errors.Is(err, ErrNotCancelable) && !errors.Is(err, ErrNotFound):
-			return fmt.Errorf("cancel message %s: %w", page.Records[i].ID, err)
+	answer, query := Canceled{Data: []View{}}, message.Query{Account: who.Account, ClientRef: ref, Limit: byRefAtOnce}
+	for looked := 0; ; {
+		page, err := a.cfg.Messages.List(x.r.Context(), query)
+		if err != nil {
+			return fmt.Errorf("find messages to cancel: %w", err)
 		}
+		if err := a.cancelAll(x, who.Account, page.Records, &answer); err != nil {
+			return err
+		}
+		n := len(page.Records)
+		if looked += n; looked == 0 {
+			return ErrNotFound
+		}
+		if answer.HasMore = page.More && n > 0; !answer.HasMore || looked >= maxByRef {
+			break
+		}
+		query.Before = page.Records[n-1].ID
 	}
 	if answer.Canceled = len(answer.Data); answer.Canceled == 0 {
 		return ErrNotCancelable
 	}
 	return x.writeJSON(answer)
+}
+
+func (a *API) cancelAll(x *exchange, account string, records []message.Record, answer *Canceled) error {
+	for i := range records {
+		record, err := a.cfg.Life.Cancel(x.r.Context(), account, records[i].ID)
+		switch {
+		case err == nil:
+			answer.Data = append(answer.Data, ViewOf(&record))
+		case !errors.Is(err, ErrNotCancelable) && !errors.Is(err, ErrNotFound):
+			return fmt.Errorf("cancel message %s: %w", records[i].ID, err)
+		}
+	}
+	return nil
 }
 
 // soleParameter reads a query string that must have one parameter of that name
@@ -160,9 +179,14 @@ func (a *API) requeue(x *exchange) error {
 				Errors: []FieldError{{Parameter: "priority", Detail: "must be critical, high, normal or low"}}}
 		}
 	}
-	receipt, err := a.cfg.Life.Requeue(x.r.Context(), who.Account, id, priority)
+	pass, err := a.enterRequeue(x, &who, priority)
 	if err != nil {
-		return fmt.Errorf("requeue message %s: %w", id, err)
+		return err
+	}
+	defer leave(pass)
+	receipt, err := a.requeueOne(x, pass, id, priority)
+	if err != nil {
+		return err
 	}
 	h := x.w.Header()
 	if receipt.Replayed {

@@ -63,9 +63,9 @@ func (l *memoryLife) Usage(_ context.Context, q message.UsageQuery) ([]message.U
 		{Day: q.To.AddDate(0, 0, -1), Channel: message.ChannelEmail, Status: message.Queued, Count: 40}}, l.err
 }
 
-func newLifeWorld(t fatalHelper) (*world, *memoryLife) {
+func newLifeWorld(t fatalHelper, options ...func(*Config)) (*world, *memoryLife) {
 	life := &memoryLife{late: map[message.ID]bool{}, canceled: map[message.ID]bool{}}
-	w := newWorld(t, func(c *Config) { c.Life = life })
+	w := newWorld(t, append(options, func(c *Config) { c.Life = life })...)
 	life.w = w
 	return w, life
 }
@@ -275,7 +275,7 @@ func TestHook(t *testing.T) {
 	if rec := newWorld(t).do("GET", path, ""); rec.Code != 404 {
 		t.Errorf("without a hook: %d, want 404", rec.Code)
 	}
-	if used := w.bodies.inUse.Load(); used != 0 {
+	if used := w.hooks.inUse.Load(); used != 0 {
 		t.Errorf("%d bytes are still counted as buffered", used)
 	}
 }

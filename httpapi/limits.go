@@ -151,7 +151,7 @@ func settle(pass Pass, admitted int, replayed bool, err error) {
 
 // refused reports whether the log has surely not taken the message.
 func refused(err error) bool {
-	for _, target := range [...]error{ErrInProgress, ErrMismatch, ErrStorageFull, ErrStalled, ErrOverloaded, ErrDraining, ErrTooLarge} {
+	for _, target := range [...]error{ErrInProgress, ErrMismatch, ErrStorageFull, ErrStalled, ErrOverloaded, ErrDraining, ErrTooLarge, ErrNotFound, ErrNotFailed} {
 		if errors.Is(err, target) {
 			return true
 		}

@@ -41,9 +41,13 @@ func (a *API) requeueByFilter(x *exchange) error {
 		return p
 	}
 	answer := Requeued{DryRun: dry}
+	var pass Pass
 	if dry {
 		query.Limit = countAtOnce
+	} else if pass, err = a.enterRequeue(x, &who, priority); err != nil {
+		return err
 	}
+	defer leave(pass)
 	for {
 		page, err := a.cfg.Messages.List(x.r.Context(), query)
 		if err != nil {
@@ -51,7 +55,7 @@ func (a *API) requeueByFilter(x *exchange) error {
 		}
 		answer.Matched += len(page.Records)
 		if !dry {
-			if err := a.requeueAll(x, who.Account, page.Records, priority, &answer); err != nil {
+			if err := a.requeueAll(x, pass, page.Records, priority, &answer); err != nil {
 				return err
 			}
 		}
@@ -68,13 +72,40 @@ func (a *API) requeueByFilter(x *exchange) error {
 	}
 }
 
-func (a *API) requeueAll(x *exchange, account string, records []message.Record, priority message.Priority, answer *Requeued) error {
+// enterRequeue lets a request in that accepts messages anew: as any other, they
+// give way under pressure and count against the plan. Who calls it must leave the
+// pass, if there is one.
+func (a *API) enterRequeue(x *exchange, who *Principal, priority message.Priority) (Pass, error) {
+	a.pressed(x)
+	if p := a.shedByPriority(x.r.Context(), &message.Message{Priority: priority}); p != nil {
+		return nil, p
+	}
+	return a.enter(x, who)
+}
+
+// requeueOne accepts a message of the exchange's account anew.
+func (a *API) requeueOne(x *exchange, pass Pass, id message.ID, priority message.Priority) (Receipt, error) {
+	admitted, err := a.admit(x, pass)
+	if err != nil {
+		return Receipt{}, err
+	}
+	receipt, err := a.cfg.Life.Requeue(x.r.Context(), x.account, id, priority)
+	settle(pass, admitted, receipt.Replayed, err)
+	if err != nil {
+		return Receipt{}, fmt.Errorf("requeue message %s: %w", id, err)
+	}
+	return receipt, nil
+}
+
+// requeueAll requeues what the plan allows: an error at a limit leaves a part of
+// the step done, which a repeat finds done.
+func (a *API) requeueAll(x *exchange, pass Pass, records []message.Record, priority message.Priority, answer *Requeued) error {
 	for i := range records {
-		receipt, err := a.cfg.Life.Requeue(x.r.Context(), account, records[i].ID, priority)
+		receipt, err := a.requeueOne(x, pass, records[i].ID, priority)
 		switch {
 		case errors.Is(err, ErrNotFailed), errors.Is(err, ErrNotFound): // since it was listed: nothing to do
 		case err != nil:
-			return fmt.Errorf("requeue message %s: %w", records[i].ID, err)
+			return err
 		case receipt.Replayed:
 			answer.Repeated++
 		default:
