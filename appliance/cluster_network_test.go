@@ -22,7 +22,7 @@ type threeMachines struct {
 	made  []string                  // accounts that were acknowledged
 }
 
-func startThreeMachines(t *testing.T) *threeMachines {
+func startThreeMachines(t *testing.T, settings ...string) *threeMachines {
 	w := &threeMachines{T: t, net: appliancetest.NewNetwork(t, 3)}
 	certs := t.TempDir()
 	out, err := exec.Command(appliancetest.Binary(t), "cluster", "certs", "--dir", certs, "1", "2", "3").CombinedOutput()
@@ -39,6 +39,7 @@ func startThreeMachines(t *testing.T) *threeMachines {
 			fmt.Sprintf("FOREBAY_CLUSTER_LISTEN=%s:7000", w.net.Address(n)), "FOREBAY_CLUSTER_PEERS="+peers+"}",
 			"FOREBAY_CLUSTER_TLS_CERT_FILE="+file(fmt.Sprintf("node-%d.pem", n)),
 			"FOREBAY_CLUSTER_TLS_KEY_FILE="+file(fmt.Sprintf("node-%d-key.pem", n)), "FOREBAY_CLUSTER_TLS_CA_FILE="+file("ca.pem"))
+		p.Set(settings...)
 		p.InNamespace(w.net.Namespace(n))
 		p.Spawn()
 		w.nodes[n] = p
@@ -96,6 +97,8 @@ func (w *threeMachines) create(n int) error {
 // goesOn wants one of these nodes to take changes within a minute.
 func (w *threeMachines) goesOn(nodes ...int) {
 	w.Helper()
+	began := time.Now()
+	defer func() { w.Logf("changes are taken after %v", time.Since(began).Round(time.Millisecond)) }()
 	appliancetest.Eventually(w, time.Minute, "changes are taken", func() bool {
 		for _, n := range nodes {
 			if w.create(n) == nil {

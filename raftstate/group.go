@@ -176,7 +176,7 @@ func (g *Group) start() error {
 }
 
 func closeTransport(t raft.Transport) error {
-	if n, ok := t.(*raft.NetworkTransport); ok {
+	if n, ok := t.(*memberTransport); ok {
 		n.CloseStreams()
 		return n.Close()
 	}

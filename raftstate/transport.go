@@ -2,6 +2,7 @@ package raftstate
 
 import (
 	"context"
+	"errors"
 	"net"
 	"strconv"
 	"time"
@@ -36,6 +37,32 @@ func (nodeAddresses) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
 // at least a second. A call into a partition holds up the next one for so long.
 const silence = 3
 
+// muteHeartbeats is for how many heartbeats, and at least how long, a leader may
+// hang in a write to its log before it falls silent: as long as an election takes.
+const (
+	muteHeartbeats = 2
+	muteLeast      = 2 * time.Second
+)
+
+var errMuted = errors.New("a write to the raft log hangs: this node does not lead on")
+
+// memberTransport is raft's transport between nodes. While a write to this node's
+// log hangs it sends nothing as a leader, which is as if it were lost on the way:
+// the followers elect another, and this node steps down when its disk is back.
+type memberTransport struct {
+	*raft.NetworkTransport
+	hanging func() time.Duration
+	mute    time.Duration
+}
+
+// AppendEntries implements raft.Transport; a heartbeat is one without entries.
+func (t *memberTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, q *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
+	if t.hanging() > t.mute {
+		return errMuted
+	}
+	return t.NetworkTransport.AppendEntries(id, target, q, r)
+}
+
 // openTransport is the one place that decides how members reach each other. A
 // group of one has nobody to reach.
 func (g *Group) openTransport() raft.Transport {
@@ -43,7 +70,7 @@ func (g *Group) openTransport() raft.Transport {
 		_, transport := raft.NewInmemTransport(raft.ServerAddress("node-" + strconv.Itoa(int(g.cfg.NodeID))))
 		return transport
 	}
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: nodeAddresses{},
 		Stream:                raftStream{g.port.raft, g.port},
 		MaxPool:               3,
@@ -53,4 +80,5 @@ func (g *Group) openTransport() raft.Transport {
 		Timeout:         max(silence*g.cfg.Cluster.Heartbeat, time.Second),
 		Logger:          &raftLogger{Logger: g.log},
 	})
+	return &memberTransport{network, g.watch.hanging, max(muteHeartbeats*g.cfg.Cluster.Heartbeat, muteLeast)}
 }

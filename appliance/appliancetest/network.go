@@ -133,9 +133,14 @@ func (n *Network) Lose(r *rand.Rand, probability float64, slices int) (cuts int)
 
 const lossSlice = 50 * time.Millisecond
 
+// pingLimit is far beyond what a packet needs on a machine that is busy.
+const pingLimit = 2 * time.Second
+
 // Ping reports whether a packet gets from one machine to the other and back.
 func (n *Network) Ping(from, to int) bool {
-	conn, err := dialIn(context.Background(), n.Namespace(from), net.JoinHostPort(n.Address(to), "9"))
+	ctx, cancel := context.WithTimeout(context.Background(), pingLimit)
+	defer cancel()
+	conn, err := dialIn(ctx, n.Namespace(from), net.JoinHostPort(n.Address(to), "9"))
 	if err == nil {
 		conn.Close()
 	}

@@ -114,6 +114,9 @@ func NewProcess(tb testing.TB, dir string, settings ...string) *Process {
 // with prlimit: soft and hard limit.
 func (p *Process) LimitFiles(n uint64) { p.open = n }
 
+// Set changes settings for the next start.
+func (p *Process) Set(settings ...string) { p.env = append(p.env, settings...) }
+
 // InNamespace puts the process into a network namespace, and its client too.
 func (p *Process) InNamespace(name string) {
 	p.namespace = name
@@ -272,6 +275,13 @@ func (p *Process) Wait() error {
 	err := <-p.done
 	p.done <- err
 	return err
+}
+
+// Exiting reports whether the process has come to its end, be it that threads of
+// it still hang in the kernel (proc(5), stat: state Z).
+func (p *Process) Exiting() bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	return err != nil || strings.Contains(string(text), ") Z ")
 }
 
 // Memory is what a process uses, in bytes.

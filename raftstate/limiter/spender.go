@@ -44,7 +44,7 @@ const (
 	lookEvery       = 125 * time.Millisecond
 	looks           = 8 // until every shard has been looked at: once a second
 	entriesARequest = 8192
-	exchangeTimeout = 2 * time.Second
+	exchangeTimeout = time.Second // a leader that is gone and does not say so is not waited for longer
 	retryPause      = 50 * time.Millisecond
 )
 
