@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"fmt"
 	"io"
 	"math/big"
 	"net/http"
@@ -22,10 +21,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/chromedp/cdproto/network"
-	"github.com/chromedp/cdproto/runtime"
-	"github.com/chromedp/chromedp"
 
 	"forebay/appliance/appliancetest"
 	"forebay/appliance/config"
@@ -220,77 +215,6 @@ func TestFeed(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusUnprocessableEntity {
 		t.Errorf("a wrong since: %d", resp.StatusCode)
-	}
-}
-
-// TestStatusPage opens the page of a real appliance in a real browser: it shows
-// what is sent, says when the appliance goes and finds it when it is back, and an
-// admin holds a breaker open with it.
-func TestStatusPage(t *testing.T) {
-	t.Parallel()
-	c := appliancetest.Config(t.TempDir())
-	token := filepath.Join(t.TempDir(), "token")
-	must(t, "write the token", os.WriteFile(token, []byte("correct-horse\n"), 0o600))
-	c.HTTP.AdminTokenFile, c.HTTP.AdminToken = token, "correct-horse"
-	n := appliancetest.StartIn(t, c)
-	c.HTTP.OpsListen = n.OpsAddr().String() // the browser must find it again
-
-	ctx, closeTab := chromedp.NewContext(context.Background(), chromedp.WithAllocatorOptions(append(chromedp.DefaultExecAllocatorOptions[:], chromedp.NoSandbox,
-		chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-dev-shm-usage", true))...))
-	defer closeTab()
-	defer chromedp.Cancel(ctx)
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("start chromium (see `make deps`): %v", err)
-	}
-	var mu sync.Mutex
-	var complaints []string
-	must(t, "listen to the browser", chromedp.Listen(ctx, func(event any) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch e := event.(type) {
-		case *runtime.EventExceptionThrown:
-			complaints = append(complaints, fmt.Sprintf("%+v", e.ExceptionDetails))
-		case *network.EventRequestWillBeSent:
-			if !strings.HasPrefix(e.Request.URL, n.OpsURL+"/") {
-				complaints = append(complaints, "asks elsewhere: "+e.Request.URL)
-			}
-		}
-	}))
-	await := func(expression string) {
-		t.Helper()
-		appliancetest.Eventually(t, time.Minute, expression, func() bool {
-			<-time.After(50 * time.Millisecond)
-			limit, cancel := context.WithTimeout(ctx, 30*time.Second)
-			defer cancel()
-			ok, err := chromedp.Run(limit, chromedp.Evaluate[bool](expression))
-			must(t, "ask the page", err)
-			return ok
-		})
-	}
-	const verdict = `document.getElementById("verdict").textContent`
-	must(t, "open the page", chromedp.Do(ctx, chromedp.Navigate(n.OpsURL+"/")))
-	await(verdict + ` === "Ready, and waiting for the first message."`)
-	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
-	await(verdict + ` === "All is well." && document.getElementById("intake").textContent.includes("Accepted since the start1")`)
-
-	must(t, "stop", n.Stop())
-	await(verdict + `.startsWith("The appliance ") && document.documentElement.dataset.link === "gone"`)
-	n = appliancetest.StartIn(t, c)
-	await(`document.documentElement.dataset.link === "live" && document.getElementById("who-node").textContent.startsWith("Node 1, version test, up ")`)
-
-	must(t, "log in", chromedp.Do(ctx, chromedp.Click("#login"), chromedp.SendKeys("#token", "correct-horse"), chromedp.Click("#login-form .primary")))
-	await(`document.getElementById("login").textContent === "Log out"`)
-	must(t, "hold the breaker open", chromedp.Do(ctx, chromedp.Click(`#breakers [aria-label="Open the breaker of database"]`), chromedp.WaitVisible("#sure-yes"), chromedp.Click("#sure-yes")))
-	await(`document.getElementById("toast").textContent.startsWith("Done")`)
-	await(`document.getElementById("breakers").textContent.includes("held by an operator")`)
-	appliancetest.Eventually(t, 30*time.Second, "the alert breaker_forced fires", func() bool { return fires(n.Admin, "breaker_forced") })
-	must(t, "let it decide again", chromedp.Do(ctx, chromedp.Click(`#breakers [aria-label="Automatic again: the breaker of database"]`), chromedp.WaitVisible("#sure-yes"), chromedp.Click("#sure-yes")))
-	appliancetest.Eventually(t, time.Minute, "the alert breaker_forced is over", func() bool { return !fires(n.Admin, "breaker_forced") })
-	await(verdict + ` === "All is well." || ` + verdict + `.startsWith("Ready")`)
-	mu.Lock()
-	defer mu.Unlock()
-	for _, what := range complaints {
-		t.Error(what)
 	}
 }
 

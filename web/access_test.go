@@ -12,7 +12,9 @@ import (
 const audit = `(() => {
   const wrong = [], named = (e) => e.tagName.toLowerCase() + (e.id ? "#" + e.id : "") + " '" + e.textContent.trim().slice(0, 30) + "'";
   const visible = (e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) && e.getClientRects().length > 0 && !e.closest(".sr, .skip");
-  const parse = (c) => { const x = document.createElement("canvas").getContext("2d", { willReadFrequently: true }); x.fillStyle = c; x.fillRect(0, 0, 1, 1); return [...x.getImageData(0, 0, 1, 1).data].map((v, i) => i === 3 ? v / 255 : v); };
+  const x = document.createElement("canvas").getContext("2d", { willReadFrequently: true }), known = new Map(); // to read a colour back takes long
+  const parse = (c) => known.get(c) ?? known.set(c, read(c)).get(c);
+  const read = (c) => { x.clearRect(0, 0, 1, 1); x.fillStyle = c; x.fillRect(0, 0, 1, 1); return [...x.getImageData(0, 0, 1, 1).data].map((v, i) => i === 3 ? v / 255 : v); };
   const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
   const ground = (e) => { const layers = []; for (let n = e; n; n = n.parentElement) { const c = parse(getComputedStyle(n).backgroundColor); layers.push(c); if (c[3] === 1) break; } return layers.reverse().reduce((b, a) => over(a, b), [255, 255, 255, 1]); };
   const light = (c) => { const f = c.slice(0, 3).map((v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; }); return .2126 * f[0] + .7152 * f[1] + .0722 * f[2]; };

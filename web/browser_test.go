@@ -18,9 +18,34 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// browser starts a Chromium that reaches nothing but what the test tells it to,
-// and ends it with the test.
+// chromium is the one that all tests share, each with a page of its own: to start
+// one takes longer than most tests.
+var chromium struct {
+	ctx   context.Context
+	close func()
+}
+
+// browser opens an empty page in a Chromium that reaches nothing but what the
+// tests tell it to, and closes it with the test.
 func browser(t *testing.T) context.Context {
+	t.Helper()
+	if chromium.ctx == nil {
+		startChromium(t)
+	}
+	ctx, closePage := chromedp.NewContext(chromium.ctx)
+	t.Cleanup(func() {
+		if err := chromedp.Cancel(ctx); err != nil {
+			t.Logf("close the page: %v", err)
+		}
+		closePage()
+	})
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("open a page: %v", err)
+	}
+	return ctx
+}
+
+func startChromium(t *testing.T) {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox, // it refuses to run as root with one
@@ -29,19 +54,15 @@ func browser(t *testing.T) context.Context {
 		chromedp.Flag("disable-domain-reliability", true),
 		chromedp.Flag("disable-dev-shm-usage", true),
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
-		chromedp.UserDataDir(t.TempDir()),
 	)
-	ctx, closeTab := chromedp.NewContext(context.Background(), chromedp.WithAllocatorOptions(options...))
-	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Logf("close the browser: %v", err)
-		}
-		closeTab()
-	})
+	ctx, cancel := chromedp.NewContext(context.Background(), chromedp.WithAllocatorOptions(options...))
+	chromium.ctx, chromium.close = ctx, func() {
+		_ = chromedp.Cancel(ctx) // it waits for the process and removes its files
+		cancel()
+	}
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start chromium (see `make deps`): %v", err)
 	}
-	return ctx
 }
 
 // witness notes what a page does that it must not: errors on the console, and
@@ -153,22 +174,26 @@ func await(t *testing.T, ctx context.Context, expression string) {
 	}
 }
 
-// shoot keeps a picture of the whole page, in FOREBAY_TEST_SCREENSHOTS if that is
-// set, and checks that it is one.
+// shoot checks that there is something to see. With FOREBAY_TEST_SCREENSHOTS it
+// keeps a picture of the whole page there, which takes four times as long.
 func shoot(t *testing.T, ctx context.Context, name string) {
 	t.Helper()
 	limit, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	picture, err := chromedp.Run(limit, chromedp.FullScreenshot(100))
+	dir := os.Getenv("FOREBAY_TEST_SCREENSHOTS")
+	shot := chromedp.CaptureScreenshot()
+	if dir != "" {
+		shot = chromedp.FullScreenshot(100)
+	}
+	picture, err := chromedp.Run(limit, shot)
 	if err != nil {
 		t.Fatalf("take the picture %s: %v", name, err)
 	}
 	if len(picture) < 10_000 {
 		t.Errorf("the picture %s is empty: %d bytes", name, len(picture))
 	}
-	dir := os.Getenv("FOREBAY_TEST_SCREENSHOTS")
 	if dir == "" {
-		dir = t.TempDir()
+		return
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -3,8 +3,8 @@
 //
 // The page (static/) talks to the routes beside it alone: /events for the live
 // picture, /history.json for the last hour, and /admin/v1 for what an operator
-// does after showing the admin token, which stays in the page's memory and goes
-// out as a bearer only. So there is no cookie that another site could use.
+// does after showing the admin token, which stays in the page's memory and is sent
+// with each of these requests by hand. So there is no cookie that another site could use.
 package web
 
 import (

@@ -30,6 +30,7 @@ func TestScreens(t *testing.T) {
 	} {
 		t.Run(scene.name, func(t *testing.T) {
 			s.play(scene.status, scene.past)
+			run(t, ctx, chromedp.Navigate(s.URL+"/"))
 			for _, size := range []struct {
 				name          string
 				width, height int64
@@ -38,8 +39,8 @@ func TestScreens(t *testing.T) {
 					if scene.name != "healthy" && (size.name == "wide") != (scheme == "light") {
 						continue // every picture of every state takes a minute and shows no more
 					}
-					run(t, ctx, look(size.width, size.height, scheme), chromedp.Navigate(s.URL+"/"))
-					await(t, ctx, `document.getElementById("verdict").textContent === "`+scene.title+`" && document.querySelectorAll(".plot").length === 4 && document.querySelector(".plot").childElementCount > 3`)
+					run(t, ctx, look(size.width, size.height, scheme))
+					await(t, ctx, `innerWidth === `+fmt.Sprint(size.width)+` && document.getElementById("verdict").textContent === "`+scene.title+`" && document.querySelectorAll(".plot").length === 4 && document.querySelector(".plot").childElementCount > 3`)
 					state := value[string](t, ctx, `document.documentElement.dataset.state`)
 					overflow := value[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth`)
 					lie := value[bool](t, ctx, `(getComputedStyle(document.documentElement).backgroundColor === "rgb(11, 20, 19)") !== `+fmt.Sprint(scheme == "dark"))
@@ -133,6 +134,7 @@ func TestKeyboard(t *testing.T) {
 			t.Fatalf("the focus is on %q, want %q", got, want)
 		}
 	}
+	await(t, ctx, `document.querySelectorAll(".trace").length > 3`)
 	run(t, ctx, chromedp.KeyEvent(kb.Tab))
 	focus("skip")
 	if outline := value[string](t, ctx, `getComputedStyle(document.activeElement).outlineStyle`); outline != "solid" {
@@ -158,7 +160,7 @@ func TestKeyboard(t *testing.T) {
 	await(t, ctx, `!document.getElementById("login-dialog").open && document.getElementById("login").textContent === "Log out"`)
 	w.check(t)
 	// The breaker's button, and the question that follows.
-	await(t, ctx, `(document.querySelector('#breakers [aria-label="Open the breaker of whatsapp"]')?.focus(), document.activeElement.dataset.verb === "open")`)
+	await(t, ctx, `(document.querySelector('#breakers [aria-label="Hold open the breaker of whatsapp"]')?.focus(), document.activeElement.dataset.verb === "open")`)
 	run(t, ctx, chromedp.KeyEvent(kb.Enter))
 	await(t, ctx, `document.getElementById("sure-dialog").open`)
 	shoot(t, ctx, "sure-wide-light")

@@ -29,6 +29,7 @@ type stage struct {
 	gone     bool
 	calls    []string // of /admin/v1 that change something
 	cut      chan struct{}
+	news     chan struct{} // closed when another status is played
 	messages []object
 }
 
@@ -36,7 +37,7 @@ var columns = []string{"accepted_rate", "refused_rate", "p50", "p99", "backlog_c
 	"parked", "stored_rate", "store_p99", "append_p99", "pressure", "memory", "oldest_age", "delivered_rate"}
 
 func newStage(t *testing.T) *stage {
-	s := &stage{token: "the-admin-token", cut: make(chan struct{})}
+	s := &stage{token: "the-admin-token", cut: make(chan struct{}), news: make(chan struct{})}
 	s.play(healthy(), true)
 	mux := http.NewServeMux()
 	mux.Handle("/", web.Handler())
@@ -66,17 +67,19 @@ func (s *stage) events(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	fmt.Fprint(w, "retry: 300\n\n")
-	tick := time.NewTicker(100 * time.Millisecond)
+	tick := time.NewTicker(time.Second) // as the appliance
 	defer tick.Stop()
 	for {
 		s.mu.Lock()
 		s.status["at"] = time.Now().UTC()
 		b, _ := json.Marshal(s.status)
+		news := s.news
 		s.mu.Unlock()
 		fmt.Fprintf(w, "data: %s\n\n", b)
 		w.(http.Flusher).Flush()
 		select {
 		case <-tick.C:
+		case <-news:
 		case <-cut:
 			return
 		case <-r.Context().Done():
@@ -87,7 +90,8 @@ func (s *stage) events(w http.ResponseWriter, r *http.Request) {
 
 func (s *stage) admin(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	if r.Header.Get("Authorization") != "Bearer "+s.token {
+	_, password, _ := r.BasicAuth()
+	if r.Header.Get("Authorization") != "Bearer "+s.token && password != s.token {
 		w.Header().Set("WWW-Authenticate", "Basic")
 		w.WriteHeader(http.StatusUnauthorized)
 		fmt.Fprint(w, `{"code":"unauthenticated","detail":"show the admin token"}`)
@@ -115,6 +119,8 @@ func (s *stage) play(status object, past bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status, s.hour = status, nil
+	close(s.news)
+	s.news = make(chan struct{})
 	if !past {
 		return
 	}

@@ -1,7 +1,9 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,9 +126,14 @@ func roomOf(s *admin.Status) string {
 func breakerRule(l *look) (found []condition) {
 	for _, b := range l.Breakers {
 		switch {
+		case b.Forced == "open" && l.classHeld(b.Name): // said once, not for each of its hosts
 		case b.Forced != "":
-			found = append(found, condition{name: "breaker_forced", subject: b.Name, severity: admin.SeverityNotice,
-				summary:  fmt.Sprintf("The breaker of %s is held %s by an operator.", b.Name, b.Forced),
+			severity, then := admin.SeverityNotice, "."
+			if b.Forced == "open" { // easily forgotten, and messages wait for it
+				severity, then = admin.SeverityWarning, "; its messages wait."
+			}
+			found = append(found, condition{name: "breaker_forced", subject: b.Name, severity: severity,
+				summary:  fmt.Sprintf("The breaker of %s is held %s by %s%s", b.Name, b.Forced, cmp.Or(b.ForcedBy, "an operator"), then),
 				whatToDo: fmt.Sprintf("When it should watch again: `forebay breaker auto %s`.", b.Name)})
 		case b.Name == "database" && len(databaseRule(l)) > 0, b.HostOff: // which is said better by its own rule
 		case b.State == "open":
@@ -137,6 +144,13 @@ func breakerRule(l *look) (found []condition) {
 		}
 	}
 	return found
+}
+
+// classHeld reports whether a breaker is one of a host, and all hosts are held
+// open at once.
+func (l *look) classHeld(name string) bool {
+	class, _, ok := strings.Cut(name, ":")
+	return ok && slices.ContainsFunc(l.Breakers, func(b admin.BreakerStatus) bool { return b.Name == class && b.Forced == "open" })
 }
 
 func nodesOf(nodes []uint16, own uint16) string {

@@ -51,7 +51,13 @@ func TestRules(t *testing.T) {
 			s.Store.Up, s.Breakers = false, []admin.BreakerStatus{{Name: "database", State: "open"}}
 		}, "database_down", "critical", "", "forebay config show"},
 		{"breaker forced", func(s *admin.Status) {
-			s.Breakers = []admin.BreakerStatus{{Name: "email", State: "open", Forced: "open"}}
+			s.Breakers = []admin.BreakerStatus{{Name: "email", State: "open", Forced: "open", ForcedBy: "uid=0(root)"}}
+		}, "breaker_forced", "warning", "email", "held open by uid=0(root); its messages wait."},
+		{"all hosts held open", func(s *admin.Status) {
+			s.Breakers = []admin.BreakerStatus{{Name: "webhook", State: "open", Forced: "open"}, {Name: "webhook:a:443", State: "open", Forced: "open"}, {Name: "webhook:b:443", State: "open", Forced: "open"}}
+		}, "breaker_forced", "warning", "webhook", "forebay breaker auto webhook`"},
+		{"breaker forced closed", func(s *admin.Status) {
+			s.Breakers = []admin.BreakerStatus{{Name: "email", State: "closed", Forced: "closed"}}
 		}, "breaker_forced", "notice", "email", "forebay breaker auto email"},
 		{"host off", func(s *admin.Status) {
 			s.Breakers = []admin.BreakerStatus{{Name: "webhook:h:443", State: "open", HostOff: true}}

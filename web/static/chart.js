@@ -58,6 +58,8 @@ export class Chart {
       this.at = points.findIndex((p) => p.t === t);
       if (this.at < 0) this.at = null;
     }
+    // A picture comes each second, a point each few, and a pixel is a few seconds, too.
+    if (this.drawn && points.at(-1)?.t === this.drawn.last && now - this.to < (this.to - this.from) / this.drawn.width) return;
     this.points = points;
     this.to = now;
     const oldest = points.length ? now - points[0].t : 0;
@@ -69,6 +71,7 @@ export class Chart {
   draw() {
     const box = this.inner, points = this.points;
     if (!this.to || box.width < 60) return;
+    this.drawn = { last: points.at(-1)?.t, width: box.w };
     const value = (p, i) => (this.stacked ? this.series.slice(0, i + 1).reduce((sum, s) => sum + (p.v[s.column] ?? 0), 0) : p.v[this.series[i].column] ?? 0);
     let top = this.floor;
     for (const p of points) if (p.t >= this.from) for (let i = 0; i < this.series.length; i++) top = Math.max(top, value(p, i));

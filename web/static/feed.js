@@ -5,6 +5,7 @@
 const lateAfter = 3500;  // ms without a picture: it may just be slow
 const goneAfter = 8000;  // ms without a picture: nobody answers; the slow feed under pressure comes each 5 s
 const renewAfter = 15000;
+const againAfter = 2000; // ms after an answer that was no stream, as a proxy gives while the appliance restarts
 
 /** Feed calls onStatus with each picture and onLink with "live", "late" or "gone". */
 export class Feed {
@@ -19,13 +20,14 @@ export class Feed {
   connect() {
     this.source?.close();
     this.opened = Date.now();
+    this.again = Infinity;
     this.source = new EventSource("/events");
     this.source.addEventListener("open", () => this.onOpen());
     this.source.addEventListener("error", () => {
       // A refused connection is not the same as a slow one: nobody is there.
       this.tell("gone");
       // Closed for good (an answer that was no stream): the browser would not try again.
-      if (this.source.readyState === EventSource.CLOSED) this.opened = Math.min(this.opened, Date.now() - renewAfter + 2000);
+      if (this.source.readyState === EventSource.CLOSED) this.again = Date.now() + againAfter;
     });
     this.source.addEventListener("message", (event) => {
       let status;
@@ -44,7 +46,7 @@ export class Feed {
     if (silent > goneAfter) this.tell("gone");
     else if (silent > lateAfter && this.link === "live") this.tell("late");
     else this.tell(this.link || "late");
-    if (silent > renewAfter && Date.now() - this.opened > renewAfter) this.connect();
+    if (Date.now() > this.again || (silent > renewAfter && Date.now() - this.opened > renewAfter)) this.connect();
   }
 
   tell(link) { this.link = link; this.onLink(link, this.age); }

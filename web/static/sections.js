@@ -85,9 +85,10 @@ export function store(s) {
   facts($("store"), [
     ["Kind", s.store.kind === "postgres" ? "PostgreSQL" : "embedded"], ["State", s.store.up ? "up" : "down"],
     ["Down for", s.store.down_since ? past(s.store.down_since, s.at) : ""], ["Why", s.store.up ? "" : s.store.detail],
-    ["Rows", rate(s.store.rate) + "/s"], ["Last batch", count(s.store.batch_size)], ["A batch, p99", took(s.store.latency.p99)],
+    ["Rows", rate(s.store.rate) + "/s"], ["Last batch", count(s.store.batch_size)], ["A batch, p99", s.store.latency.p99 > 0 ? took(s.store.latency.p99) : "–"],
     ["Connections", p ? `${p.acquired} busy, ${p.idle} idle, of ${p.max}` : ""],
   ]);
+  $("store").classList.toggle("down", !s.store.up);
 }
 
 export function intake(s) {
@@ -121,11 +122,11 @@ export function breakers(s, admin) {
   show("breakers-empty", all.length === 0);
   list($("breakers"), all, (b) => b.name, (b) => {
     const force = (verb, text, label) => el("button", { class: "button", type: "button", "data-verb": verb, "aria-label": label + b.name, onclick: () => admin.force(b.name, verb) }, text);
-    return el("li", {}, el("span", { class: "tag" }), el("span", { class: "grow" }, b.name, el("small")), el("span", { class: "buttons" }, force("open", "Open", "Open the breaker of "), force("close", "Close", "Close the breaker of "), force("auto", "Automatic", "Automatic again: the breaker of ")));
+    return el("li", {}, el("span", { class: "tag" }), el("span", { class: "grow" }, b.name, el("small")), el("span", { class: "buttons" }, force("open", "Hold open", "Hold open the breaker of "), force("close", "Hold closed", "Hold closed the breaker of "), force("auto", "Automatic", "Automatic again: the breaker of ")));
   }, (e, b) => {
     breakerTag(e.children[0], b.state);
     say(e.children[1].lastElementChild, [
-      b.forced ? "held by an operator" : "", b.open_on?.length ? "on node " + b.open_on.join(", ") : "", b.state !== "closed" && b.since ? "for " + past(b.since, s.at) : "",
+      b.forced ? `held ${b.forced}${b.forced_by ? " by " + b.forced_by : ""} since ${moment(b.forced_at)}` : "", b.open_on?.length ? "on node " + b.open_on.join(", ") : "", b.state !== "closed" && b.since ? "for " + past(b.since, s.at) : "",
       b.waiting ? plural(b.waiting, "message waits", "messages wait") : "", b.next_probe ? "probe at " + moment(b.next_probe) : "", b.reason, b.host_note,
     ].filter(Boolean).join(" · "));
     mark(e.children[2], "hidden", !admin.loggedIn);

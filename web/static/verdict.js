@@ -16,7 +16,7 @@ const headlines = {
   backlog_age: () => "Messages are waiting too long.",
   database_down: (s) => (s.store.kind === "embedded" ? "The store takes no messages." : "The database is down."),
   breaker_open: (s, a) => a.subject + " cannot be reached.",
-  breaker_forced: (s, a) => "The breaker of " + a.subject + " is held by hand.",
+  breaker_forced: (s, a) => "The breaker of " + a.subject + " is held " + (s.breakers?.find((b) => b.name === a.subject)?.forced ?? "") + " by hand.",
   channel_stopped: (s, a) => "Channel " + a.subject + " has stopped.",
   webhook_host_off: (s, a) => "A webhook address at " + a.subject + " is switched off.",
   webhook_host_failing: (s, a) => "A webhook address at " + a.subject + " keeps failing.",

@@ -44,4 +44,7 @@ export const moment = (t) => new Date(t).toLocaleString([], { day: "numeric", mo
 export const plural = (n, one, many) => count(n) + " " + (Math.round(n) === 1 ? one : many);
 export const sum = (o) => Object.values(o ?? {}).reduce((a, b) => a + Number(b), 0);
 /** past is how long ago a time is, by the appliance's own clock. */
-export const past = (t, now) => took(Math.max(0, (new Date(now) - new Date(t)) / 1000));
+export function past(t, now) {
+  const s = (new Date(now) - new Date(t)) / 1000;
+  return s < 1 ? "a moment" : took(s);
+}
