@@ -222,7 +222,7 @@ func adminHoldsABreaker(t *testing.T, p *page, n *appliancetest.Node, hooks *hoo
 		t.Errorf("the breaker is %+v", b)
 	}
 	held := post(t, n, map[string]any{"channel": "webhook", "to": hooks.URL + "/held", "body": "b"})
-	appliancetest.Eventually(t, 30*time.Second, "the message waits for the breaker", func() bool { return show(t, n, held).HoldReason == "breaker_open" })
+	appliancetest.Eventually(t, 30*time.Second, "the message waits for the breaker", func() bool { return show(t, n, held).Hold == "breaker_open" })
 	appliancetest.Eventually(t, 30*time.Second, "the alert breaker_forced fires", func() bool { return fires(n.Admin, "breaker_forced") })
 	p.await(verdict + ` === "The breaker of webhook is held open by hand." && document.getElementById("verdict-more").textContent.startsWith("The breaker of webhook is held open by token(Anna Müller); its messages wait.")`)
 	p.shoot("real-held")
