@@ -15,7 +15,6 @@ import (
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
-	"github.com/dgraph-io/ristretto/v2/z"
 )
 
 // This file reads Badger's files without Badger's Open, which repairs by
@@ -82,6 +81,7 @@ func inspectFiles(dir string, mark tide, found *findings, keep bool) error {
 	case err != nil:
 		damaged(badger.ManifestFilename, err)
 	}
+	unread := checkTables(dbDir(dir), names, tables)
 	for _, name := range names {
 		path, err := filepath.Join(dbDir(dir), name), error(nil)
 		switch filepath.Ext(name) {
@@ -93,7 +93,7 @@ func inspectFiles(dir string, mark tide, found *findings, keep bool) error {
 			id, ok := table.ParseFileID(name)
 			if tables != nil && (!ok || !tables[id]) {
 				err = suspect(name, "the manifest does not know it")
-			} else if bad := checkTable(path); bad != nil {
+			} else if bad := unread[name]; bad != nil {
 				damaged(name, bad)
 			}
 			delete(tables, id)
@@ -341,82 +341,4 @@ func memEntry(b []byte) (e memItem, size int, ok bool) {
 	e.rawEntry = rawEntry{key: y.ParseKey(key), version: y.ParseTs(key), value: b[at+int(n) : end], deleted: b[0]&bitDelete != 0}
 	e.last = b[0]&bitFinTxn != 0
 	return e, size, true
-}
-
-// openTable opens a table for reading. Its file is never changed. One that can't
-// be read may stay mapped to the end of the process.
-func openTable(path string) (t *table.Table, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: the table's index can't be read", errDamaged)
-		}
-	}()
-	mf, err := z.OpenMmapFile(path, os.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	return table.OpenTable(mf, table.Options{ReadOnly: true})
-}
-
-// checkTable checks the sums of the table's index and of every block. Of what is
-// in them only records have sums of their own that Open checks; what deletes a
-// record, or an idempotency key, has none.
-func checkTable(path string) (err error) {
-	t, err := openTable(path)
-	if err != nil {
-		return fmt.Errorf("the table can't be read: %w", err)
-	}
-	defer func() { err = errors.Join(err, t.Close(-1)) }()
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: a block can't be read", errDamaged)
-		}
-	}()
-	return t.VerifyChecksum()
-}
-
-// readTable calls fn for each entry of a table that can be read, and returns
-// how many stretches could not.
-func readTable(path string, fn func(rawEntry)) (gaps int, err error) {
-	t, err := openTable(path)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, t.Close(-1)) }()
-	// Each block is walked for itself, so that a bad one costs only itself.
-	starts := t.KeySplits(1<<30, nil)
-	for i, start := range starts {
-		var next []byte
-		if i+1 < len(starts) {
-			next = []byte(starts[i+1])
-		}
-		if err := readBlock(t, []byte(start), next, fn); err != nil {
-			gaps++
-		}
-	}
-	return gaps, nil
-}
-
-// readBlock walks from one block's first key to the next block's.
-func readBlock(t *table.Table, from, next []byte, fn func(rawEntry)) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: %v", errDamaged, r)
-		}
-	}()
-	it := t.NewIterator(0)
-	defer func() { err = errors.Join(err, it.Close()) }()
-	it.Seek(from)
-	for ; it.Valid(); it.Next() {
-		key := it.Key()
-		if next != nil && y.CompareKeys(key, next) >= 0 {
-			return nil
-		}
-		if len(key) < 8 {
-			return io.ErrUnexpectedEOF
-		}
-		v := it.Value()
-		fn(rawEntry{key: y.ParseKey(key), version: y.ParseTs(key), value: v.Value, deleted: v.Meta&bitDelete != 0})
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -55,14 +56,20 @@ func recoverState(db *badger.DB, cfg Config, mark tide, found *findings) (rec *r
 type scan struct {
 	db      *badger.DB
 	found   *findings
+	chunks  map[uint64]*bitmap
+	missing int
+
+	mu      sync.Mutex // over what the walks of all lanes fill in
 	census  *census
 	rec     *recovered
-	chunks  map[uint64]*bitmap
 	pending []Finding
-	missing int
 }
 
-func (s *scan) note(f Finding) { s.pending = append(s.pending, f) }
+func (s *scan) note(f Finding) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = append(s.pending, f)
+}
 
 // meta reads head and ledger.
 func (s *scan) meta() error {
@@ -101,17 +108,10 @@ func (s *scan) format(v []byte) error {
 
 // all reads every record and settles the accounts.
 func (s *scan) all(lowest [message.Lanes]message.ID) error {
+	if err := s.records(lowest); err != nil {
+		return err
+	}
 	err := s.db.View(func(txn *badger.Txn) error {
-		for lane := range message.Lanes {
-			prefix := []byte{prefixMessage, byte(lane)}
-			from := append(bytes.Clone(prefix), lowest[lane][:]...)
-			if err := each(txn, prefix, from, s.record); err != nil {
-				return err
-			}
-		}
-		if err := each(txn, []byte{prefixParked}, nil, s.record); err != nil {
-			return err
-		}
 		s.strangers(txn)
 		return each(txn, []byte{prefixProgress}, nil, func(item *badger.Item, v []byte) error {
 			s.rec.progress = true
@@ -156,37 +156,103 @@ func (s *scan) strangers(txn *badger.Txn) {
 	}
 }
 
-// record checks one record and counts it.
-func (s *scan) record(item *badger.Item, v []byte) error {
+// records walks over what waits in each lane and over what is parked, side by
+// side: most of the time goes by in page faults of the mapped tables.
+func (s *scan) records(lowest [message.Lanes]message.ID) error {
+	var walks sync.WaitGroup
+	errs := make([]error, message.Lanes+1)
+	walk := func(i int, prefix, from []byte) {
+		walks.Go(func() {
+			w := &walk{scan: s, seen: make([]sighting, 0, walkBatch)}
+			errs[i] = w.run(prefix, from)
+		})
+	}
+	for lane := range message.Lanes {
+		prefix := []byte{prefixMessage, byte(lane)}
+		walk(lane, prefix, append(bytes.Clone(prefix), lowest[lane][:]...))
+	}
+	walk(message.Lanes, []byte{prefixParked}, nil)
+	walks.Wait()
+	return errors.Join(errs...)
+}
+
+// walk checks the records under one prefix, and hands what it saw to the scan in
+// batches.
+type walk struct {
+	scan *scan
+	seen []sighting
+}
+
+// sighting is a record whose sum is right.
+type sighting struct {
+	id     message.ID
+	seq    uint64
+	size   int
+	parked bool
+}
+
+const walkBatch = 512
+
+func (w *walk) run(prefix, from []byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // as in recoverState; this goroutine is another
+			err = fmt.Errorf("%w: the records under % x can't be read: %v; see `forebay wal verify`", errDamaged, prefix, r)
+		}
+	}()
+	err = w.scan.db.View(func(txn *badger.Txn) error { return each(txn, prefix, from, w.record) })
+	w.scan.count(w.seen)
+	return err
+}
+
+// record checks one record.
+func (w *walk) record(item *badger.Item, v []byte) error {
 	id, err := recordID(item.Key())
 	if err != nil {
-		s.note(Finding{Kind: FindForeign, Text: err.Error()})
+		w.scan.note(Finding{Kind: FindForeign, Text: err.Error()})
 		return nil
 	}
 	seq, _, err := openRecord(v, id)
 	if err != nil {
-		s.note(Finding{Kind: FindDamaged, ID: id, Text: err.Error()})
+		w.scan.note(Finding{Kind: FindDamaged, ID: id, Text: err.Error()})
 		return nil
 	}
-	if seq == 0 || seq > s.rec.head.seq {
-		s.note(Finding{Kind: FindShort, ID: id, Seq: seq, Text: fmt.Sprintf("its number is past the head, %d", s.rec.head.seq)})
-		return nil
+	w.seen = append(w.seen, sighting{id, seq, len(v), item.Key()[0] == prefixParked})
+	if len(w.seen) == walkBatch {
+		w.scan.count(w.seen)
+		w.seen = w.seen[:0]
 	}
-	if !s.census.add(seq) {
-		s.note(Finding{Kind: FindDamaged, ID: id, Seq: seq, Text: "another record has its number"})
-		return nil
+	return nil
+}
+
+// count enters what a walk saw.
+func (s *scan) count(seen []sighting) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range seen {
+		if f := s.enter(&seen[i]); f != nil {
+			s.pending = append(s.pending, *f)
+		}
+	}
+}
+
+func (s *scan) enter(r *sighting) *Finding {
+	if r.seq == 0 || r.seq > s.rec.head.seq {
+		return &Finding{Kind: FindShort, ID: r.id, Seq: r.seq, Text: fmt.Sprintf("its number is past the head, %d", s.rec.head.seq)}
+	}
+	if !s.census.add(r.seq) {
+		return &Finding{Kind: FindDamaged, ID: r.id, Seq: r.seq, Text: "another record has its number"}
 	}
 	s.rec.live++
-	s.rec.liveBytes += int64(len(v))
-	if item.Key()[0] == prefixParked {
+	s.rec.liveBytes += int64(r.size)
+	if r.parked {
 		s.rec.parked++
 		return nil
 	}
-	lane := &s.rec.lanes[id.Lane()]
+	lane := &s.rec.lanes[r.id.Lane()]
 	if lane.count++; lane.count == 1 {
-		lane.first = id
+		lane.first = r.id
 	}
-	lane.last = id
+	lane.last = r.id
 	return nil
 }
 
