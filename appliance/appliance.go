@@ -280,17 +280,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 const storeHeadStart = 5 * time.Second
 
 func (a *Appliance) awaitStore(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, storeHeadStart)
-	defer cancel()
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for !a.store.Health().Up {
-		select {
-		case <-look.C:
-		case <-ctx.Done():
-			return
-		}
-	}
+	_ = awaitUp(ctx, a.store, storeHeadStart) // that it is down is the pipeline's to say
 }
 
 // failureGrace is how long the parts get to end after one of them has failed. A

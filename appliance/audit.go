@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"forebay/httpapi/admin"
+	"forebay/wal"
 )
 
 const (
@@ -48,12 +49,13 @@ func (a *Appliance) auditDaily(ctx context.Context) error {
 			level = slog.LevelError
 		}
 		a.logger.Log(ctx, level, "daily audit", "from", r.From, "to", r.To, "accepted", r.Accepted, "stored", r.Stored,
-			"final", r.Final, "waiting", r.Waiting, "missing", r.Missing, "missing_numbers", r.MissingNumbers)
+			"final", r.Final, "waiting", r.Waiting, "missing", r.Missing, "abandoned", r.Abandoned, "missing_numbers", r.MissingNumbers)
 	}
 }
 
 // audit holds every number that this node gave out since then against the log
-// and the store. What is in neither is missing, and there must be none.
+// and the store. What is in neither is missing, and there must be none; but for
+// what an appliance that was lost had accepted after its last backup.
 func (a *Appliance) audit(ctx context.Context, since time.Time) (admin.Audit, error) {
 	last := a.log.Stats().LastSeq
 	first, err := a.store.FirstSince(ctx, a.cfg.Node, since)
@@ -99,12 +101,17 @@ func (a *Appliance) auditStretch(ctx context.Context, from, to uint64, out *admi
 		}
 	}
 	if len(suspects) > 0 {
+		gaps := a.log.Gaps()
 		still, err := a.store.Missing(ctx, a.cfg.Node, suspects[0], suspects[len(suspects)-1], auditStretch)
 		if err != nil {
 			return fmt.Errorf("audit: %w", forOperators(fromStore(err)))
 		}
 		for _, seq := range suspects {
 			if _, gone := slices.BinarySearch(still, seq); !gone {
+				continue
+			}
+			if slices.ContainsFunc(gaps, func(g wal.Gap) bool { return seq >= g.From && seq <= g.To }) {
+				out.Abandoned++
 				continue
 			}
 			if out.Missing++; len(out.MissingNumbers) < auditNamed {

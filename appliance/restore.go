@@ -13,16 +13,21 @@ import (
 
 	"forebay/appliance/config"
 	"forebay/raftstate"
+	"forebay/sink"
 	"forebay/sink/embedded"
+	"forebay/sink/postgres"
 	"forebay/wal"
+	"forebay/wal/message"
 )
 
-// restoreTimeout bounds the loading of the replicated state, which is small.
+// restoreTimeout bounds the loading of the replicated state, which is small, and
+// the wait for the database.
 const restoreTimeout = time.Minute
 
 // Restore makes the data directory of cfg from a backup file. The appliance must
 // be stopped, and the directory must hold no log, state or store. Every part is
-// verified before the first is put in place.
+// verified before the first is put in place. A database that has gone on since the
+// backup must answer: the log's numbers go on behind those that are in it.
 func Restore(ctx context.Context, cfg config.Config, file string) (wal.Summary, error) {
 	z, err := zip.OpenReader(file)
 	if err != nil {
@@ -42,6 +47,10 @@ func Restore(ctx context.Context, cfg config.Config, file string) (wal.Summary, 
 			return wal.Summary{}, fmt.Errorf("%s is not empty; move %s away first", dir, cfg.DataDir)
 		}
 	}
+	since, err := issuedByDatabase(ctx, cfg)
+	if err != nil {
+		return wal.Summary{}, err
+	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return wal.Summary{}, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -54,16 +63,80 @@ func Restore(ctx context.Context, cfg config.Config, file string) (wal.Summary, 
 		if err := read(f, func(r io.Reader) error { return embedded.Restore(r, storeDir) }); err != nil {
 			return wal.Summary{}, err
 		}
+		if since, err = issuedByEmbedded(ctx, cfg, storeDir); err != nil {
+			return wal.Summary{}, err
+		}
 	}
 	if err := read(members[backupState], func(r io.Reader) error { return restoreState(ctx, cfg, raftDir, r) }); err != nil {
 		return wal.Summary{}, err
 	}
 	var s wal.Summary
 	err = read(members[backupLog], func(r io.Reader) (err error) {
-		s, err = wal.Restore(r, cfg.LogDir())
+		s, err = wal.Restore(r, cfg.LogDir(), since)
 		return err
 	})
 	return s, err
+}
+
+// issued asks a store how far this node's numbers have come: messages that were
+// accepted after the backup of the log may be in it, and a number must not stand
+// for two.
+func issued(ctx context.Context, store interface {
+	Issued(ctx context.Context, node uint16) (seq uint64, id message.ID, err error)
+}, node uint16) (since wal.Issued, err error) {
+	since.Seq, since.ID, err = store.Issued(ctx, node)
+	return since, err
+}
+
+// issuedByEmbedded asks the embedded store, which is copied after the log.
+func issuedByEmbedded(ctx context.Context, cfg config.Config, dir string) (since wal.Issued, err error) {
+	store, err := embedded.Open(embedded.Config{Dir: dir, Retention: max(cfg.Database.Retention, cfg.Buffer.IdempotencyTTL), ClaimTTL: cfg.Buffer.IdempotencyTTL})
+	if err != nil {
+		return since, err
+	}
+	since, err = issued(ctx, store, cfg.Node)
+	return since, errors.Join(err, store.Close())
+}
+
+// issuedByDatabase asks the database, which has gone on since the backup.
+func issuedByDatabase(ctx context.Context, cfg config.Config) (since wal.Issued, err error) {
+	url := cfg.Database.URL.Reveal()
+	if url == "" {
+		return since, nil
+	}
+	store, err := postgres.New(postgres.Config{URL: url, MaxPoolSize: 1, ConnectionTimeout: cfg.Database.ConnectionTimeout, Retention: cfg.Database.Retention})
+	if err != nil {
+		return since, err
+	}
+	run, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		defer stop() // where repeating cures nothing, nothing is waited for
+		ended <- store.Run(run)
+	}()
+	if err = awaitUp(run, store, restoreTimeout); err == nil {
+		since, err = issued(ctx, store, cfg.Node)
+	}
+	stop()
+	if err = errors.Join(<-ended, store.Close(), err); err != nil {
+		return since, fmt.Errorf("ask the database how far this node's numbers have come (start it first; the restored log must go on behind them): %w", err)
+	}
+	return since, nil
+}
+
+func awaitUp(ctx context.Context, store sink.Store, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for h := store.Health(); !h.Up; h = store.Health() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("it does not answer: %s", h.Detail)
+		}
+	}
+	return nil
 }
 
 func read(f *zip.File, use func(io.Reader) error) error {

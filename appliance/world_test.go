@@ -77,7 +77,7 @@ func checkAudit(t *testing.T, c operator) {
 	if err != nil {
 		t.Fatalf("audit: %v", err)
 	}
-	if a.Missing != 0 || a.Waiting != 0 || a.Accepted != a.Stored || a.Final != a.Stored {
+	if a.Missing != 0 || a.Waiting != 0 || a.Accepted != a.Stored+a.Abandoned || a.Final != a.Stored {
 		t.Fatalf("audit: %+v", a)
 	}
 }

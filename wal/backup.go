@@ -116,8 +116,9 @@ func (c *chunkWriter) close() error {
 // Restore makes a log in dir, which must be empty or not there, from a backup. It is
 // verified to its last byte before it is put in place. Messages that were
 // complete by the time of the restore are handed out again; the store knows
-// them.
-func Restore(r io.Reader, dir string) (Summary, error) {
+// them. The log goes on behind what its node is known to have issued since; zero:
+// nothing is.
+func Restore(r io.Reader, dir string, since Issued) (Summary, error) {
 	if err := makeWay(dir); err != nil {
 		return Summary{}, err
 	}
@@ -126,7 +127,7 @@ func Restore(r io.Reader, dir string) (Summary, error) {
 		return Summary{}, err
 	}
 	defer os.RemoveAll(fresh)
-	if err := loadBackup(r, fresh); err != nil {
+	if err := loadBackup(r, fresh, since); err != nil {
 		return Summary{}, fmt.Errorf("restore the log: %w", err)
 	}
 	s, err := Verify(fresh, func(Finding) {})
@@ -152,7 +153,7 @@ func makeWay(dir string) error {
 	return nil
 }
 
-func loadBackup(r io.Reader, dir string) (err error) {
+func loadBackup(r io.Reader, dir string, since Issued) (err error) {
 	in := &chunkReader{sum: sha256.New()}
 	in.r = io.TeeReader(r, in.sum)
 	var start [len(backupMagic) + 2]byte
@@ -178,6 +179,9 @@ func loadBackup(r io.Reader, dir string) (err error) {
 	}
 	if err == nil {
 		h, err = loadHead(db)
+	}
+	if err == nil && (since.Seq > h.seq || since.ID.Compare(h.id) > 0) {
+		h, err = advance(db, h, since)
 	}
 	if err = errors.Join(err, db.Close(), w.err()); err != nil {
 		return err

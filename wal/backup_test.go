@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +75,7 @@ func TestBackupWhileRunningAndRestore(t *testing.T) {
 	t.Parallel()
 	backup, before, parked := backedUp(t)
 	cfg := smallConfig(t)
-	s, err := Restore(bytes.NewReader(backup), cfg.Dir)
+	s, err := Restore(bytes.NewReader(backup), cfg.Dir, Issued{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func TestBackupWhileRunningAndRestore(t *testing.T) {
 		t.Fatalf("number %d after %d", r.Seq, s.LastSeq)
 	}
 	closeTest(t, l)
-	if _, err := Restore(bytes.NewReader(backup), cfg.Dir); err == nil {
+	if _, err := Restore(bytes.NewReader(backup), cfg.Dir, Issued{}); err == nil {
 		t.Fatal("a log was restored over another")
 	}
 	l = openTest(t, cfg)
@@ -125,7 +126,7 @@ func TestADamagedBackupIsRefused(t *testing.T) {
 				hurt[at] ^= 0x10
 			}
 			dir := filepath.Join(tempDir(t), "wal")
-			if s, err := Restore(bytes.NewReader(hurt), dir); err == nil {
+			if s, err := Restore(bytes.NewReader(hurt), dir, Issued{}); err == nil {
 				t.Errorf("%s at byte %d of %d: restored, %+v", how, at, len(backup), s)
 			}
 			if left, _ := filepath.Glob(dir + "*"); len(left) > 0 {
@@ -140,7 +141,7 @@ func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
 	dir := tempDir(t)
 	precious := filepath.Join(dir, "precious")
 	writeFile(t, precious, []byte("data"))
-	if _, err := Restore(bytes.NewReader(backup), dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := Restore(bytes.NewReader(backup), dir, Issued{}); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Fatal(err)
 	}
 	if string(readFile(t, precious)) != "data" {
@@ -150,7 +151,7 @@ func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
 	if err := os.MkdirAll(dbDir(empty), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(bytes.NewReader(backup), empty); err != nil {
+	if _, err := Restore(bytes.NewReader(backup), empty, Issued{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -189,5 +190,55 @@ func TestABackupThatFailsHurtsNothing(t *testing.T) {
 	closeTest(t, l)
 	if err := l.Backup(t.Context(), new(bytes.Buffer)); !errors.Is(err, ErrClosed) {
 		t.Fatal(err)
+	}
+}
+
+// TestRestoreGoesOnBehindWhatWasIssued restores a log whose node is known to have
+// given out more numbers since: near and far, at the ends of the ledger's chunks
+// and within them. None is given out twice, what waited is there, and the ledger
+// holds through another start.
+func TestRestoreGoesOnBehindWhatWasIssued(t *testing.T) {
+	t.Parallel()
+	backup, before, _ := backedUp(t)
+	restored := func(since Issued) (Config, Summary) {
+		cfg := smallConfig(t)
+		cfg.Dir = filepath.Join(tempDir(t), "log")
+		s, err := Restore(bytes.NewReader(backup), cfg.Dir, since)
+		if err != nil {
+			t.Fatalf("since %d: %v", since.Seq, err)
+		}
+		return cfg, s
+	}
+	_, old := restored(Issued{})
+	last := old.LastSeq
+	later := message.NewID(uint64(time.Now().Add(time.Hour).UnixMilli()), 0, 7, message.Normal, 1)
+	for _, to := range []uint64{last - 1, last, last + 1, chunkSeqs - 1, chunkSeqs, chunkSeqs + 1, 3 * chunkSeqs, 3*chunkSeqs + 5, 1 << 40} {
+		cfg, s := restored(Issued{to, later})
+		want := max(last, to)
+		if s.LastSeq != want || s.Waiting != old.Waiting || s.Complete != old.Complete+want-last || s.Grave != 0 {
+			t.Errorf("since %d: %+v, before it %+v", to, s, old)
+		}
+		for round := range uint64(2) {
+			l := openTest(t, cfg)
+			if r := mustAppend(t, l, testMessage(1)); r.Seq != want+1+round || r.ID.Compare(later) <= 0 {
+				t.Errorf("since %d: the next is %d, %s, want %d, after %s", to, r.Seq, r.ID, want+1+round, later)
+			}
+			for id := range before {
+				if _, err := l.Lookup(id); err != nil {
+					t.Fatalf("since %d: %s waited: %v", to, id, err)
+				}
+			}
+			if err := l.scrub(t.Context()); err != nil {
+				t.Errorf("since %d: %v", to, err)
+			}
+			var gaps []Gap
+			if want > last {
+				gaps = []Gap{{last + 1, want}}
+			}
+			if got := l.Gaps(); !slices.Equal(got, gaps) {
+				t.Errorf("since %d: gaps %v, want %v", to, got, gaps)
+			}
+			closeTest(t, l)
+		}
 	}
 }

@@ -20,6 +20,7 @@
 //	k account 0 key  id, print, expiry  an idempotency key and the answer it was given
 //	x head           seq, id, done      the last number and name issued, how many are complete
 //	x c chunk        bitmap             which numbers of a chunk of 8,192 are complete
+//	x g number       last               numbers that another life of a restored log gave out
 //	x p number       zeros              fills a memtable, so that it is flushed
 //
 //	TIDE     the highest durable number, and whether the log runs; written about

@@ -143,6 +143,7 @@ type Log struct {
 	stall  stall
 	window window
 	keys   keysInFlight
+	gaps   []Gap // never written after start
 	marks  marks
 
 	requests sync.Pool // of *request, for Append
@@ -183,6 +184,7 @@ func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
 	l.keys.held = map[string]struct{}{}
 	l.requests.New = func() any { return &request{done: make(chan struct{}, 1), ops: make([]op, 0, 1)} }
 	l.progress.Store(rec.progress)
+	l.gaps = rec.gaps
 	l.stall.init(cfg)
 	l.window.init(cfg, rec)
 	l.writer.init(cfg, rec)

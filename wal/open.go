@@ -128,6 +128,7 @@ type recovered struct {
 	parked    int64
 	progress  bool
 	risen     [][]byte // keys of records that are complete
+	gaps      []Gap
 }
 
 type laneScan struct {

@@ -85,6 +85,11 @@ func (s *scan) meta() error {
 				err = s.format(v)
 			case len(key) == 10 && key[1] == 'c':
 				s.chunks[binary.BigEndian.Uint64(key[2:])], err = openBitmap(v, key)
+			case len(key) == 10 && key[1] == 'g':
+				var g Gap
+				if g, err = openGap(key, v); err == nil {
+					s.rec.gaps = append(s.rec.gaps, g)
+				}
 			case len(key) == 10 && key[1] == 'p': // a pad
 			default:
 				s.note(Finding{Kind: FindForeign, Where: fmt.Sprintf("key % x", key)})

@@ -233,6 +233,13 @@ func (b *rebuilder) meta(e rawEntry) error {
 		}
 		return nil
 	}
+	if len(e.key) == 10 && e.key[1] == 'g' {
+		if _, err := openGap(e.key, e.value); err != nil {
+			b.wreck.report(Finding{Kind: FindDamaged, Where: "gap", Text: err.Error()})
+			return nil
+		}
+		return b.out.Set(bytes.Clone(e.key), bytes.Clone(e.value))
+	}
 	if len(e.key) == 10 && e.key[1] == 'c' {
 		bits, err := openBitmap(e.value, e.key)
 		if err != nil {

@@ -139,6 +139,9 @@ func (a *app) auditCommand() *cobra.Command {
 			row(w, "stored", x.Stored)
 			row(w, "final", x.Final)
 			row(w, "waiting", x.Waiting)
+			if x.Abandoned > 0 {
+				row(w, "abandoned", fmt.Sprintf("%d: accepted after the backup that was restored here, and lost with the appliance of then", x.Abandoned))
+			}
 			row(w, "missing", x.Missing)
 		})
 		if err == nil && x.Missing > 0 {

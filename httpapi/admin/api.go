@@ -99,6 +99,9 @@ type Audit struct {
 	Waiting        uint64   `json:"waiting"` // in the log, not yet in the store
 	Missing        uint64   `json:"missing"` // in neither
 	MissingNumbers []uint64 `json:"missing_numbers,omitzero"`
+	// Abandoned were accepted after the backup that this appliance was restored
+	// from, by an appliance that then was lost, before they were in the store.
+	Abandoned uint64 `json:"abandoned,omitzero"`
 }
 
 // Readiness is the answer to GET /readyz. Status is ready, degraded or unready;

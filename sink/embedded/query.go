@@ -275,3 +275,28 @@ func (s *Store) FirstSince(ctx context.Context, node uint16, t time.Time) (seq u
 	}
 	return seq, nil
 }
+
+// Issued returns the highest sequence number and the highest id of node's messages
+// that the store has; zero: it has none.
+func (s *Store) Issued(ctx context.Context, node uint16) (seq uint64, id message.ID, err error) {
+	err = s.view(ctx, "issued", func(txn *badger.Txn) error {
+		opts := badger.DefaultIteratorOptions
+		opts.Prefix, opts.PrefetchValues, opts.Reverse = []byte{prefixMessage}, false, true
+		it := txn.NewIterator(opts)
+		defer it.Close()
+		n := 0
+		for it.Seek([]byte{prefixMessage + 1}); it.Valid(); it.Next() {
+			if n++; n%checkEvery == 0 && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			// A node's ids and numbers rise together, so the last is the highest.
+			if found := keyID(it.Item().Key()); found.Node() == node {
+				r, err := readRecord(txn, messageKey(found))
+				seq, id = r.Seq, found
+				return err
+			}
+		}
+		return nil
+	})
+	return seq, id, err
+}
