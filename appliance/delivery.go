@@ -25,6 +25,8 @@ import (
 type delivery struct {
 	channels *channels
 	accounts accountCache
+	// searching has one place: who holds it reads through the log.
+	searching chan struct{}
 
 	mu      sync.Mutex // guards what follows
 	stopped map[message.Channel]string
@@ -35,7 +37,7 @@ func (a *Appliance) buildDispatcher() error {
 	if err != nil {
 		return err
 	}
-	a.delivery = &delivery{channels: channels, accounts: accountCache{group: a.group}, stopped: map[message.Channel]string{}}
+	a.delivery = &delivery{channels: channels, accounts: accountCache{group: a.group}, searching: make(chan struct{}, 1), stopped: map[message.Channel]string{}}
 	set, err := channels.prepare(a.cfg)
 	if err != nil {
 		return err

@@ -190,10 +190,12 @@ func (l *operatorLife) Requeue(ctx context.Context, order admin.RequeueOrder) (a
 			return answer, forOperators(fromStore(err))
 		}
 		for _, r := range page.Records {
-			ids = append(ids, r.ID)
+			if order.Callbacks || !r.Callback {
+				ids = append(ids, r.ID)
+			}
 		}
-		if n := len(ids); page.More && n > 0 {
-			answer.HasMore, answer.NextCursor = true, ids[n-1].String()
+		if n := len(page.Records); page.More && n > 0 {
+			answer.HasMore, answer.NextCursor = true, page.Records[n-1].ID.String()
 		}
 	}
 	answer.Matched = len(ids)

@@ -44,6 +44,7 @@ func (a *Appliance) openGroup() (err error) {
 	if a.group, err = raftstate.Open(c); err == nil {
 		a.answerPeers()
 		a.answerCancels()
+		a.answerFinds()
 	}
 	return err
 }

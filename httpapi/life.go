@@ -19,6 +19,11 @@ type Life interface {
 	// ErrNotCancelable when it is too late; ErrUnavailable.
 	Cancel(ctx context.Context, account string, id message.ID) (message.Record, error)
 
+	// Find returns up to limit messages of account with this client_ref that have
+	// not come to their end, newest first, whether or not the store has them yet.
+	// With an error, an ErrUnavailable, they are those of the nodes that answered.
+	Find(ctx context.Context, account, clientRef string, limit int) ([]message.ID, error)
+
 	// Requeue accepts a failed message of account anew, as a message of its own
 	// with this priority. Repeating it gives the same new message. ErrNotFound;
 	// ErrNotFailed; the errors of Log.
@@ -78,6 +83,8 @@ type Canceled struct {
 	Canceled int    `json:"canceled"`
 	Data     []View `json:"data"`
 	HasMore  bool   `json:"has_more"` // there are older ones with the reference, at which nobody has looked
+	// Incomplete: a node or the database did not answer; there may be more.
+	Incomplete bool `json:"incomplete,omitzero"`
 }
 
 // byRefAtOnce is how many messages with one client_ref are looked up at a time,
@@ -98,41 +105,76 @@ func (a *API) cancelByRef(x *exchange) error {
 	if p != nil {
 		return p
 	}
-	answer, query := Canceled{Data: []View{}}, message.Query{Account: who.Account, ClientRef: ref, Limit: byRefAtOnce}
+	found, err := a.byRef(x, who.Account, ref)
+	if err != nil {
+		return err
+	}
+	answer := Canceled{Data: []View{}, HasMore: found.more, Incomplete: found.away != nil}
+	for _, id := range found.ids {
+		record, err := a.cfg.Life.Cancel(x.r.Context(), who.Account, id)
+		switch {
+		case err == nil:
+			answer.Data = append(answer.Data, ViewOf(&record))
+		case errors.Is(err, ErrAway):
+			answer.Incomplete, found.away = true, err
+		case !errors.Is(err, ErrNotCancelable) && !errors.Is(err, ErrNotFound):
+			return fmt.Errorf("cancel message %s: %w", id, err)
+		}
+	}
+	switch answer.Canceled = len(answer.Data); {
+	case answer.Canceled > 0:
+		return x.writeJSON(answer)
+	case found.away != nil: // there it may be
+		return fmt.Errorf("find messages to cancel: %w", found.away)
+	}
+	return ErrNotCancelable
+}
+
+// referred are messages with a reference.
+type referred struct {
+	ids  []message.ID
+	more bool  // there are others
+	away error // not nil: a node or the store did not answer, and may know others
+}
+
+// byRef finds the messages with a reference: those that have not come to their end,
+// which the logs know, and the newest of those that have, which the store knows.
+func (a *API) byRef(x *exchange, account, ref string) (found referred, err error) {
+	// First the logs: what leaves one meanwhile is then in the store.
+	found.ids, found.away = a.cfg.Life.Find(x.r.Context(), account, ref, maxByRef)
+	if found.away != nil && !errors.Is(found.away, ErrUnavailable) {
+		return found, fmt.Errorf("find messages to cancel: %w", found.away)
+	}
+	known := make(map[message.ID]bool, len(found.ids))
+	for _, id := range found.ids {
+		known[id] = true
+	}
+	query := message.Query{Account: account, ClientRef: ref, Limit: byRefAtOnce}
 	for looked := 0; ; {
 		page, err := a.cfg.Messages.List(x.r.Context(), query)
 		if err != nil {
-			return fmt.Errorf("find messages to cancel: %w", err)
+			if len(known) == 0 || !errors.Is(err, ErrUnavailable) {
+				return found, fmt.Errorf("find messages to cancel: %w", err)
+			}
+			found.away = errors.Join(found.away, err)
+			return found, nil
 		}
-		if err := a.cancelAll(x, who.Account, page.Records, &answer); err != nil {
-			return err
+		for i := range page.Records {
+			if id := page.Records[i].ID; !known[id] {
+				found.ids = append(found.ids, id)
+			}
 		}
 		n := len(page.Records)
-		if looked += n; looked == 0 {
-			return ErrNotFound
-		}
-		if answer.HasMore = page.More && n > 0; !answer.HasMore || looked >= maxByRef {
+		if looked += n; !page.More || n == 0 || looked >= maxByRef {
+			found.more = page.More && n > 0
 			break
 		}
 		query.Before = page.Records[n-1].ID
 	}
-	if answer.Canceled = len(answer.Data); answer.Canceled == 0 {
-		return ErrNotCancelable
+	if len(found.ids) == 0 && found.away == nil {
+		return found, ErrNotFound
 	}
-	return x.writeJSON(answer)
-}
-
-func (a *API) cancelAll(x *exchange, account string, records []message.Record, answer *Canceled) error {
-	for i := range records {
-		record, err := a.cfg.Life.Cancel(x.r.Context(), account, records[i].ID)
-		switch {
-		case err == nil:
-			answer.Data = append(answer.Data, ViewOf(&record))
-		case !errors.Is(err, ErrNotCancelable) && !errors.Is(err, ErrNotFound):
-			return fmt.Errorf("cancel message %s: %w", records[i].ID, err)
-		}
-	}
-	return nil
+	return found, nil
 }
 
 // soleParameter reads a query string that must have one parameter of that name

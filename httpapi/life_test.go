@@ -25,6 +25,9 @@ type memoryLife struct {
 	late map[message.ID]bool // cannot be canceled
 	err  error
 
+	unsaved []message.Record // that Find finds
+	away    error            // of Find
+
 	mu       sync.Mutex
 	canceled map[message.ID]bool
 }
@@ -42,6 +45,15 @@ func (l *memoryLife) Cancel(ctx context.Context, account string, id message.ID) 
 	l.canceled[id] = true
 	r.Status = message.Canceled
 	return r, nil
+}
+
+func (l *memoryLife) Find(_ context.Context, account, ref string, limit int) (ids []message.ID, err error) {
+	for _, r := range l.unsaved {
+		if r.Account == account && r.ClientRef == ref && len(ids) < limit {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids, l.away
 }
 
 func (l *memoryLife) Requeue(ctx context.Context, account string, id message.ID, p message.Priority) (Receipt, error) {

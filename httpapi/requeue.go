@@ -14,8 +14,9 @@ const (
 	maxCounted     = 10_000 // and in all
 )
 
-// Requeued is the answer to POST /v1/messages/requeue. Each request is one step
-// of the work, which bounds its rate; the cursor leads to the next.
+// Requeued is the answer to POST /v1/messages/requeue. Each request is one step of
+// the work, and each message that it accepts counts against the account's limits,
+// which bounds the rate; the cursor leads to the next step.
 type Requeued struct {
 	DryRun     bool   `json:"dry_run"`
 	Matched    int    `json:"matched"`  // by the filter; of a dry run all, up to 10,000
@@ -23,11 +24,14 @@ type Requeued struct {
 	Repeated   int    `json:"repeated"` // accepted anew before
 	HasMore    bool   `json:"has_more"`
 	NextCursor string `json:"next_cursor,omitzero"` // with HasMore
+	// RetryAfterSeconds is there when a limit ended the step early: how long the
+	// next one should wait.
+	RetryAfterSeconds int64 `json:"retry_after_seconds,omitzero"`
 }
 
 // requeueByFilter answers POST /v1/messages/requeue?channel=&accepted_after=…: up
 // to limit of the account's messages that ended badly are accepted anew, newest
-// first. Repeating a step is harmless.
+// first. Its callbacks are not among them. Repeating a step is harmless.
 func (a *API) requeueByFilter(x *exchange) error {
 	who, err := a.change(x)
 	if err != nil {
@@ -40,33 +44,66 @@ func (a *API) requeueByFilter(x *exchange) error {
 	if p != nil {
 		return p
 	}
-	answer := Requeued{DryRun: dry}
-	var pass Pass
 	if dry {
-		query.Limit = countAtOnce
-	} else if pass, err = a.enterRequeue(x, &who, priority); err != nil {
+		return a.countFailed(x, query)
+	}
+	pass, err := a.enterRequeue(x, &who, priority)
+	if err != nil {
 		return err
 	}
 	defer leave(pass)
-	for {
+	page, err := a.cfg.Messages.List(x.r.Context(), query)
+	if err != nil {
+		return fmt.Errorf("find messages to requeue: %w", err)
+	}
+	answer := Requeued{HasMore: page.More && len(page.Records) > 0}
+	if answer.HasMore {
+		answer.NextCursor = cursor(&query, page.Records[len(page.Records)-1].ID)
+	}
+	for i := range page.Records {
+		if page.Records[i].Callback {
+			continue
+		}
+		receipt, err := a.requeueOne(x, pass, page.Records[i].ID, priority)
+		limit, limited := errors.AsType[*Problem](err)
+		switch {
+		case errors.Is(err, ErrNotFailed), errors.Is(err, ErrNotFound): // since it was listed: nothing to do
+		case limited && answer.Matched > 0: // the step ends before this one
+			answer.HasMore, answer.NextCursor, answer.RetryAfterSeconds = true, cursor(&query, page.Records[i-1].ID), seconds(limit.RetryAfter)
+			return x.writeJSON(answer)
+		case err != nil:
+			return err
+		case receipt.Replayed:
+			answer.Repeated++
+		default:
+			answer.Requeued++
+		}
+		answer.Matched++
+	}
+	return x.writeJSON(answer)
+}
+
+// countFailed answers a dry run.
+func (a *API) countFailed(x *exchange, query message.Query) error {
+	answer := Requeued{DryRun: true}
+	query.Limit = countAtOnce
+	for read := 0; ; {
 		page, err := a.cfg.Messages.List(x.r.Context(), query)
 		if err != nil {
-			return fmt.Errorf("find messages to requeue: %w", err)
+			return fmt.Errorf("count messages to requeue: %w", err)
 		}
-		answer.Matched += len(page.Records)
-		if !dry {
-			if err := a.requeueAll(x, pass, page.Records, priority, &answer); err != nil {
-				return err
+		for i := range page.Records {
+			if !page.Records[i].Callback {
+				answer.Matched++
 			}
 		}
 		n := len(page.Records)
-		if answer.HasMore = page.More && n > 0; answer.HasMore {
-			query.Before = page.Records[n-1].ID
-			answer.NextCursor = cursor(&query, query.Before)
-		} else {
-			answer.NextCursor = ""
+		if read += n; !page.More || n == 0 {
+			return x.writeJSON(answer)
 		}
-		if !dry || !answer.HasMore || answer.Matched >= maxCounted {
+		query.Before = page.Records[n-1].ID
+		if read >= maxCounted {
+			answer.HasMore, answer.NextCursor = true, cursor(&query, query.Before)
 			return x.writeJSON(answer)
 		}
 	}
@@ -95,24 +132,6 @@ func (a *API) requeueOne(x *exchange, pass Pass, id message.ID, priority message
 		return Receipt{}, fmt.Errorf("requeue message %s: %w", id, err)
 	}
 	return receipt, nil
-}
-
-// requeueAll requeues what the plan allows: an error at a limit leaves a part of
-// the step done, which a repeat finds done.
-func (a *API) requeueAll(x *exchange, pass Pass, records []message.Record, priority message.Priority, answer *Requeued) error {
-	for i := range records {
-		receipt, err := a.requeueOne(x, pass, records[i].ID, priority)
-		switch {
-		case errors.Is(err, ErrNotFailed), errors.Is(err, ErrNotFound): // since it was listed: nothing to do
-		case err != nil:
-			return err
-		case receipt.Replayed:
-			answer.Repeated++
-		default:
-			answer.Requeued++
-		}
-	}
-	return nil
 }
 
 // requeueParameters reads a list's parameters, and those that only this has.

@@ -47,6 +47,7 @@ func (a *app) messageRequeueCommand() *cobra.Command {
 	flags.StringVar(&r.order.Account, "account", "", "only of this `ACCOUNT`")
 	flags.StringVar(&since, "since", "", "only accepted since `TIME`, or so long ago (15m, 2d)")
 	flags.StringVar(&until, "until", "", "only accepted before `TIME`, or so long ago; default now")
+	flags.BoolVar(&r.order.Callbacks, "callbacks", false, "callbacks too, which tell of other messages")
 	flags.StringVar(&r.order.Priority, "priority", "low", "`LANE` of the new messages: critical, high, normal or low")
 	flags.IntVar(&r.rate, "rate", 100, "how many a second, 1 to 1000")
 	flags.BoolVar(&dryRun, "dry-run", false, "only count")

@@ -31,16 +31,19 @@ const CodeNotCancelable = "not_cancelable"
 // the time that idempotency keys are kept. A step covers up to Limit messages;
 // the answer says how to order the next one.
 type RequeueOrder struct {
-	IDs      []message.ID `json:"ids,omitzero"` // at most 1,000; then no filter
-	Status   string       `json:"status,omitzero"`
-	Channel  string       `json:"channel,omitzero"`
-	Account  string       `json:"account,omitzero"`
-	Since    time.Time    `json:"since,omitzero"`    // accepted at or after
-	Until    time.Time    `json:"until,omitzero"`    // accepted before
-	Priority string       `json:"priority,omitzero"` // of the new messages; low
-	DryRun   bool         `json:"dry_run,omitzero"`  // only count
-	Limit    int          `json:"limit,omitzero"`    // 1–1,000; 0: 100
-	Cursor   string       `json:"cursor,omitzero"`   // NextCursor of the step before
+	IDs     []message.ID `json:"ids,omitzero"` // at most 1,000; then no filter
+	Status  string       `json:"status,omitzero"`
+	Channel string       `json:"channel,omitzero"`
+	Account string       `json:"account,omitzero"`
+	Since   time.Time    `json:"since,omitzero"` // accepted at or after
+	Until   time.Time    `json:"until,omitzero"` // accepted before
+	// Callbacks: those of a filter's messages that are callbacks, too; by their ids
+	// they may always be named.
+	Callbacks bool   `json:"callbacks,omitzero"`
+	Priority  string `json:"priority,omitzero"` // of the new messages; low
+	DryRun    bool   `json:"dry_run,omitzero"`  // only count
+	Limit     int    `json:"limit,omitzero"`    // 1–1,000; 0: 100
+	Cursor    string `json:"cursor,omitzero"`   // NextCursor of the step before
 }
 
 // RequeueAnswer says what a step has done.
