@@ -242,10 +242,14 @@ func (b *batch) append(items []item) {
 	if len(b.messages) == 0 {
 		return
 	}
+	counted := admitted
+	if admitted > 0 {
+		defer func() { b.pass.Settle(admitted, max(0, counted)) }() // after a panic, too: as spent
+	}
 	b.receipts = append(b.receipts[:0], make([]Receipt, len(b.messages))...)
 	ctx := b.x.r.Context()
 	err := b.api.cfg.Log.AppendBatch(ctx, b.messages, b.receipts)
-	now, n, counted := time.Now(), 0, admitted
+	now, n := time.Now(), 0
 	for i := range items {
 		it := &items[i]
 		if it.problem != nil {
@@ -266,9 +270,6 @@ func (b *batch) append(items []item) {
 		if failed == nil && !receipt.Replayed {
 			b.api.metrics.accept(it.message, now)
 		}
-	}
-	if admitted > 0 {
-		b.pass.Settle(admitted, max(0, counted))
 	}
 	clear(b.messages)
 }
