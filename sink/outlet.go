@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -70,6 +71,9 @@ type host struct {
 
 const fullCredit = 2048
 
+// maxHosts are remembered; it is more than a queue can have messages for.
+const maxHosts = 1 << 15
+
 func newOutlet(d *Dispatcher, c message.Channel) *outlet {
 	return &outlet{d: d, channel: c, wake: make(chan struct{}, 1), accounts: map[string]*account{}, hosts: map[string]*host{}}
 }
@@ -133,6 +137,12 @@ func (o *outlet) accountLocked(name string) *account {
 func (o *outlet) hostLocked(name string) *host {
 	h := o.hosts[name]
 	if h == nil {
+		if len(o.hosts) >= maxHosts {
+			// Clients choose the hosts, and one that once failed would be remembered
+			// for ever. What is forgotten is only how carefully to begin with it
+			// again; its breaker knows that, too.
+			maps.DeleteFunc(o.hosts, func(_ string, h *host) bool { return h.queued == 0 })
+		}
 		h = &host{name: name, hash: hashOf(name), credit: fullCredit}
 		o.hosts[name] = h
 	}
