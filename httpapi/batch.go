@@ -172,11 +172,11 @@ func (b *batch) decode(it *item, line []byte) {
 		it.problem = drainingProblem()
 		return
 	}
-	if !a.bodies.reserve(int64(len(line))) {
+	if !a.bodies.reserve(copies*int64(len(line)), int64(len(line))) {
 		it.problem = a.bodies.full()
 		return
 	}
-	it.size = int64(len(line))
+	it.size = copies * int64(len(line))
 	m := &message.Message{}
 	b.form = form{}
 	if it.problem = decodeMessage(line, m, &b.form); it.problem != nil {

@@ -17,6 +17,10 @@ const (
 // bodies reads request bodies into pooled buffers and bounds what all of them
 // take together. Memory is counted before it is taken, and taken as the bytes
 // arrive: a client that only announces a large body costs no more than others.
+//
+// Large bodies cannot shut out small ones: what a body may fill of the budget
+// shrinks with its size (see reserve). Whatever slow and large requests hold, a
+// short message, such as most critical ones are, finds room.
 type bodies struct {
 	limit  atomic.Int64 // of one body, in bytes
 	budget atomic.Int64 // of all bodies and messages in memory, in bytes
@@ -40,9 +44,13 @@ func (p *bodies) read(r *http.Request) (*buffer, *Problem) {
 	if buf == nil {
 		buf = &buffer{b: make([]byte, 0, firstBuffer)}
 	}
-	if !p.reserve(int64(cap(buf.b))) {
+	if !p.reserve(int64(cap(buf.b)), max(r.ContentLength, int64(cap(buf.b)))) {
 		p.pool.Put(buf)
-		return nil, p.full()
+		// It may have been one that grew for another body: a short one needs less.
+		buf = &buffer{b: make([]byte, 0, firstBuffer)}
+		if !p.reserve(firstBuffer, max(r.ContentLength, firstBuffer)) {
+			return nil, p.full()
+		}
 	}
 	for {
 		if len(buf.b) == cap(buf.b) {
@@ -72,7 +80,7 @@ func (p *bodies) read(r *http.Request) (*buffer, *Problem) {
 // grow doubles the buffer, up to one byte over the limit.
 func (p *bodies) grow(buf *buffer, limit int) bool {
 	size := max(min(2*cap(buf.b), limit+1), cap(buf.b)+1)
-	if !p.reserve(int64(size - cap(buf.b))) {
+	if !p.reserve(int64(size-cap(buf.b)), int64(size)) {
 		return false
 	}
 	larger := make([]byte, len(buf.b), size)
@@ -81,8 +89,18 @@ func (p *bodies) grow(buf *buffer, limit int) bool {
 	return true
 }
 
-func (p *bodies) reserve(n int64) bool {
-	if p.inUse.Add(n) > p.budget.Load() {
+// reserve counts n bytes for a body of that size, or reports false: there is no
+// room. The last quarter of the budget is not for the largest bodies, and the
+// last eighth for none that needs more than a first buffer.
+func (p *bodies) reserve(n, size int64) bool {
+	budget := p.budget.Load()
+	switch {
+	case size > largestReuse:
+		budget -= budget / 4
+	case size > firstBuffer:
+		budget -= budget / 8
+	}
+	if p.inUse.Add(n) > budget {
 		p.release(n)
 		return false
 	}

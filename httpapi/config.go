@@ -110,8 +110,8 @@ func (c *Config) validate() error {
 	if c.MaxBodyBytes < 1<<10 || c.MaxBodyBytes > 64<<20 {
 		bad("max_body_bytes", "want 1 KiB to 64 MiB", c.MaxBodyBytes)
 	}
-	if c.MaxBuffered < 2*int64(c.MaxBodyBytes) {
-		bad("max_buffered", "want at least twice max_body_bytes", c.MaxBuffered)
+	if c.MaxBuffered < 5*int64(c.MaxBodyBytes) {
+		bad("max_buffered", "want at least five times max_body_bytes", c.MaxBuffered)
 	}
 	if c.MaxConnections < 1 {
 		bad("max_connections", "want at least 1", c.MaxConnections)

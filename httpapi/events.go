@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -26,6 +28,8 @@ const (
 	feedRingBytes   = 8 << 20         // and their bytes
 	feedMemory      = 5 * time.Minute // how long events are kept for an account that nobody reads
 	feedKeepAlive   = 15 * time.Second
+	feedPause       = 250 * time.Millisecond // that events gather for one write, under pressure
+	feedWriteBytes  = 64 << 10               // of events in one write, about
 )
 
 // Event is what feeds and callbacks carry: a status that a message has come to.
@@ -58,6 +62,7 @@ type feeds struct {
 type audience struct {
 	readers map[*feedReader]struct{}
 	until   time.Time // events are kept until then if there are none
+	lost    uint64    // number of the last event that pressure left out; 0: none
 }
 
 type feedEvent struct {
@@ -69,6 +74,7 @@ type feedEvent struct {
 type feedReader struct {
 	queue   chan feedEvent
 	dropped chan struct{} // closed when the reader is too slow
+	behind  atomic.Bool   // pressure has left events out, and the reader does not know yet
 }
 
 func newFeeds() *feeds {
@@ -76,14 +82,35 @@ func newFeeds() *feeds {
 }
 
 // Publish tells the feeds of messages whose status has changed. It is quick where
-// nobody listens to their accounts, and never waits for a reader.
+// nobody listens to their accounts, and never waits for a reader. While pressure
+// is high it leaves the events out, and the feeds say so afterwards.
 func (a *API) Publish(records []message.Record) {
-	now := time.Now()
+	now, leaveOut := time.Now(), a.cfg.Pressure() >= PressureHigh
 	for i := range records {
-		if r := &records[i]; a.feeds.heard(r.Account, now) {
+		r := &records[i]
+		switch {
+		case !a.feeds.heard(r.Account, now):
+		case leaveOut:
+			a.feeds.leaveOut(r.Account)
+		default:
 			e := EventOf(r, now)
 			a.feeds.publish(r.Account, e.Type, e)
 		}
+	}
+}
+
+// leaveOut counts an event that nobody gets.
+func (f *feeds) leaveOut(account string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := f.accounts[account]
+	if a == nil {
+		return
+	}
+	f.last++
+	a.lost = f.last
+	for r := range a.readers {
+		r.behind.Store(true)
 	}
 }
 
@@ -172,7 +199,8 @@ func (f *feeds) subscribe(account, since string) (r *feedReader, missed []feedEv
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	a := f.accounts[account]
-	if a == nil {
+	kept := a != nil // otherwise nobody has listened, and nothing was kept
+	if !kept {
 		a = &audience{readers: make(map[*feedReader]struct{})}
 	}
 	if len(a.readers) >= feedsPerAccount || f.total >= feedsInTotal {
@@ -187,7 +215,10 @@ func (f *feeds) subscribe(account, since string) (r *feedReader, missed []feedEv
 	}
 	epoch, number, _ := strings.Cut(since, "-")
 	n, err := strconv.ParseUint(number, 10, 64)
-	oldest := f.last + 1 - uint64(len(f.ring))
+	oldest := f.last + 1
+	if len(f.ring) > 0 {
+		oldest = f.ring[0].number
+	}
 	if epoch != f.epoch || err != nil || n > f.last {
 		return r, nil, false
 	}
@@ -196,7 +227,7 @@ func (f *feeds) subscribe(account, since string) (r *feedReader, missed []feedEv
 			missed = append(missed, e)
 		}
 	}
-	return r, missed, n+1 >= oldest
+	return r, missed, kept && n+1 >= oldest && n >= a.lost
 }
 
 func (f *feeds) unsubscribe(account string, r *feedReader) {
@@ -221,6 +252,9 @@ func (f *feeds) forgetLocked(account string, r *feedReader) {
 	maps.DeleteFunc(f.accounts, func(_ string, a *audience) bool { return len(a.readers) == 0 && time.Now().After(a.until) })
 }
 
+// eventGap tells a reader that it has not got everything.
+const eventGap = "event: gap\ndata: {\"detail\":\"events between are not in memory any more; list the messages to see them\"}\n\n"
+
 var valuesEventStream = []string{"text/event-stream"}
 
 // events answers GET /v1/events with the account's status changes until the
@@ -241,6 +275,9 @@ func (a *API) events(x *exchange) error {
 		x.write(http.StatusOK, nil)
 		return nil
 	}
+	if p := a.spare(x); p != nil {
+		return p
+	}
 	reader, missed, known := a.feeds.subscribe(who.Account, first(x.r.Header, "Last-Event-Id"))
 	if reader == nil {
 		return &Problem{Code: CodeOverloaded, Detail: "There are too many feeds of this account or on this appliance.", RetryAfter: 10 * time.Second}
@@ -253,7 +290,7 @@ func (a *API) events(x *exchange) error {
 	h["X-Accel-Buffering"] = []string{"no"} // a proxy must not wait for more
 	begin := []byte(": status changes of " + who.Account + "\nretry: 2000\n\n")
 	if !known {
-		begin = append(begin, "event: gap\ndata: {\"detail\":\"events between are not in memory any more; list the messages to see them\"}\n\n"...)
+		begin = append(begin, eventGap...)
 	}
 	for _, e := range missed {
 		begin = append(begin, e.text...)
@@ -280,11 +317,11 @@ func (a *API) feed(x *exchange, reader *feedReader, text []byte) {
 		}
 		select {
 		case e := <-reader.queue:
-			text = gather(slices.Clone(e.text), reader.queue)
+			text = a.gather(x.r.Context(), a.begun(reader, e.text), reader.queue)
 		case <-recheck.C:
 			text = nil
 		case <-alive.C:
-			text = []byte(": alive\n\n")
+			text = a.begun(reader, []byte(": alive\n\n"))
 		case <-reader.dropped:
 			return
 		case <-a.drainCtx.Done():
@@ -303,13 +340,42 @@ func writeEvents(x *exchange, control *http.ResponseController, text []byte) err
 	return control.Flush()
 }
 
-// gather adds what else waits to one write.
-func gather(text []byte, queue <-chan feedEvent) []byte {
-	for len(text) < 64<<10 {
+// begun is the beginning of a write: first that events were left out, if they
+// were and it is over.
+func (a *API) begun(reader *feedReader, text []byte) []byte {
+	if reader.behind.Load() && a.cfg.Pressure() < PressureHigh && reader.behind.Swap(false) {
+		return append([]byte(eventGap), text...)
+	}
+	return slices.Clone(text)
+}
+
+// gather adds what else waits to one write, and under pressure what comes in a
+// moment, so that many events cost one write.
+func (a *API) gather(ctx context.Context, text []byte, queue <-chan feedEvent) []byte {
+	var pause <-chan time.Time // nil while nothing is waited for
+	if a.cfg.Pressure() >= PressureElevated {
+		timer := time.NewTimer(feedPause)
+		defer timer.Stop()
+		pause = timer.C
+	}
+	for len(text) < feedWriteBytes {
 		select {
 		case e := <-queue:
 			text = append(text, e.text...)
+			continue
 		default:
+		}
+		if pause == nil {
+			return text
+		}
+		select {
+		case e := <-queue:
+			text = append(text, e.text...)
+		case <-pause:
+			pause = nil
+		case <-a.drainCtx.Done():
+			return text
+		case <-ctx.Done():
 			return text
 		}
 	}

@@ -12,7 +12,7 @@ import (
 const (
 	firstLineBuffer = 32 << 10
 	maxQueuedLines  = 1024
-	maxQueuedBytes  = 1 << 20
+	maxQueuedBytes  = 1 << 20 // as counted in bodies
 )
 
 // lineReader cuts a stream into lines of bounded length. Its memory is bounded
@@ -30,7 +30,7 @@ type lineReader struct {
 }
 
 func newLineReader(source io.Reader, b *bodies, beforeRead func()) (*lineReader, *Problem) {
-	if !b.reserve(firstLineBuffer) {
+	if !b.reserve(firstLineBuffer, firstLineBuffer) {
 		return nil, b.full()
 	}
 	return &lineReader{source: source, bodies: b, limit: int(b.limit.Load()), beforeRead: beforeRead, fresh: true, buf: make([]byte, firstLineBuffer)}, nil
@@ -89,7 +89,7 @@ func (l *lineReader) makeRoom() bool {
 		return true
 	}
 	size := min(2*len(l.buf), l.limit+firstLineBuffer)
-	if !l.bodies.reserve(int64(size - len(l.buf))) {
+	if !l.bodies.reserve(int64(size-len(l.buf)), int64(size)) {
 		return false
 	}
 	larger := make([]byte, size)
@@ -113,7 +113,7 @@ type item struct {
 	index   int64
 	message *message.Message
 	problem *Problem
-	size    int64 // bytes of the line; counted in bodies until it is answered
+	size    int64 // bytes that are counted in bodies for the line until it is answered
 }
 
 // lineQueue holds decoded lines between the reader of a batch and its writer. It

@@ -98,10 +98,11 @@ func atLimit(ctx context.Context, level Pressure) *Problem {
 	return shed(level, "The appliance is at its memory limit and accepts nothing.")
 }
 
-// spare refuses what is not the appliance's core while pressure is high.
+// spare refuses what is not the appliance's core (lists, counts, new feeds) while
+// pressure is high.
 func (a *API) spare(x *exchange) *Problem {
 	if level := a.pressed(x); level >= PressureHigh {
-		return shed(level, "The appliance is under pressure and lists nothing now. Single messages can be asked for.")
+		return shed(level, "The appliance is under pressure and lists nothing and opens no feed now. Single messages can be asked for.")
 	}
 	return nil
 }

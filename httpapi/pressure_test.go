@@ -99,3 +99,81 @@ func TestFullReadsNoBody(t *testing.T) {
 		t.Errorf("got %d %v, want 503 and close", rec.Code, rec.Header())
 	}
 }
+
+// TestSmallBodiesFindRoom: whatever large bodies hold of the budget, the last
+// quarter is not for them, and the last eighth for small ones alone. A large body
+// that is announced counts as one before it has arrived.
+func TestSmallBodiesFindRoom(t *testing.T) {
+	const budget = 2 << 20
+	w := newWorld(t, func(c *Config) { c.MaxBodyBytes, c.MaxBuffered = 256<<10, budget })
+	body := func(size int) string {
+		return `{"channel":"store","priority":"critical","body":"` + strings.Repeat("x", size) + `"}`
+	}
+	for _, c := range []struct {
+		held                 int64
+		small, middle, large int
+	}{
+		{0, 202, 202, 202},
+		{budget*3/4 - 8<<10, 202, 202, 503},
+		{budget*7/8 - 8<<10, 202, 503, 503},
+		{budget - 1<<10, 503, 503, 503}, // control: the budget binds small ones, too
+	} {
+		w.bodies.inUse.Add(c.held)
+		for size, want := range map[int]int{100: c.small, 20 << 10: c.middle, 200 << 10: c.large} {
+			rec := w.do(http.MethodPost, "/v1/messages", body(size))
+			if rec.Code != want {
+				t.Errorf("with %d of %d bytes held, a body of %d: got %d, want %d", c.held, budget, size, rec.Code, want)
+			}
+			if want == http.StatusServiceUnavailable {
+				checkProblem(t, rec, string(CodeOverloaded))
+			}
+		}
+		w.bodies.inUse.Add(-c.held)
+	}
+	if n := w.bodies.inUse.Load(); n != 0 {
+		t.Errorf("%d bytes are counted and not in use", n)
+	}
+}
+
+// TestFeedGivesWay: while pressure is high a feed that is open stays open and
+// gets nothing, none is opened, and afterwards each reader is told that it has
+// missed something before it gets more. So is one who comes back.
+func TestFeedGivesWay(t *testing.T) {
+	var level atomic.Uint32
+	w := newWorld(t, func(c *Config) { c.Pressure = func() Pressure { return Pressure(level.Load()) } })
+	address := w.serve(t)
+	next, leave := feedOf(t, address, "")
+	w.Publish([]message.Record{changed(account, 1, message.Queued)})
+	seen, event, _ := next()
+	if event != "message.queued" {
+		t.Fatalf("got %s, want message.queued", event)
+	}
+	level.Store(uint32(PressureElevated)) // gathered, and nothing is lost
+	w.Publish([]message.Record{changed(account, 2, message.Sending), changed(account, 3, message.Sent)})
+	for _, want := range []string{"message.sending", "message.sent"} {
+		if seen, event, _ = next(); event != want {
+			t.Errorf("under elevated pressure: %s, want %s", event, want)
+		}
+	}
+	level.Store(uint32(PressureHigh))
+	w.Publish([]message.Record{changed(account, 4, message.Delivered)})
+	for _, path := range []string{"/v1/events", "/v1/usage?month=2026-11", "/v1/messages"} {
+		rec := w.do(http.MethodGet, path, "")
+		checkProblem(t, rec, string(CodeOverloaded))
+		if rec.Header().Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After", path)
+		}
+	}
+	level.Store(uint32(PressureNormal))
+	back, leaveBack := feedOf(t, address, seen)
+	w.Publish([]message.Record{changed(account, 5, message.Read)})
+	for name, next := range map[string]func() (string, string, string){"that stayed": next, "that came back": back} {
+		for _, want := range []string{"gap", "message.read"} {
+			if _, event, data := next(); event != want {
+				t.Errorf("the reader %s: %s %s, want %s", name, event, data, want)
+			}
+		}
+	}
+	leave()
+	leaveBack()
+}

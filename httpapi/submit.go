@@ -85,6 +85,10 @@ type origin struct {
 	traceParent string
 }
 
+// copies is how often a message that is being appended is in memory: as it was
+// decoded, and as the record that the log writes.
+const copies = 2
+
 // receive reads and decodes the body. The buffer is back in the pool when it
 // returns, so that none is held while the disk is waited for; what the message
 // itself holds stays counted until the caller releases it.
@@ -94,8 +98,8 @@ func (a *API) receive(r *http.Request, m *message.Message, in *form) (held int64
 		return 0, p
 	}
 	defer a.bodies.put(buf)
-	held = int64(len(buf.b))
-	if !a.bodies.reserve(held) {
+	held = copies * int64(len(buf.b))
+	if !a.bodies.reserve(held, int64(len(buf.b))) {
 		return 0, a.bodies.full()
 	}
 	if p := decodeMessage(buf.b, m, in); p != nil {

@@ -207,15 +207,15 @@ func TestClientGone(t *testing.T) {
 }
 
 func TestBodiesAreCounted(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.MaxBuffered = 16 << 10 })
+	w := newWorld(t, func(c *Config) { c.MaxBuffered = 40 << 10 })
 	if rec := w.do("POST", "/v1/messages", hello); rec.Code != 202 {
 		t.Fatalf("got %d", rec.Code)
 	}
-	w.bodies.inUse.Add(14 << 10)
+	w.bodies.inUse.Add(38 << 10)
 	if rec := w.do("POST", "/v1/messages", hello); rec.Code != 503 {
 		t.Errorf("over the limit: got %d", rec.Code)
 	}
-	w.bodies.inUse.Add(-14 << 10)
+	w.bodies.inUse.Add(-38 << 10)
 	for _, body := range []string{hello, "{", strings.Repeat("x", 9<<10), `{"channel":"store"}`} {
 		w.do("POST", "/v1/messages", body)
 	}

@@ -65,6 +65,9 @@ func (a *API) usage(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	if p := a.spare(x); p != nil {
+		return p
+	}
 	if a.cfg.Life == nil {
 		return errNoLife
 	}
