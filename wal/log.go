@@ -231,7 +231,9 @@ func (l *Log) Err() error {
 }
 
 // Spill makes new records stay on disk only, as if the window were full, until
-// it is called with false. Memory pressure asks for it.
+// it is called with false. Pressure asks for it. Meanwhile what can wait does, so
+// that messages have the disk and the processor: space is given back only where
+// it is short, and the live keys are counted only where that is long due.
 func (l *Log) Spill(on bool) { l.spill.Store(on) }
 
 // Full reports whether appends are refused for want of disk space.

@@ -17,10 +17,12 @@ const (
 	// and at least so many memtables' worth of dead ones.
 	reclaimFactor = 4
 	reclaimSlack  = 16
-	// When appends are refused for want of space, a fifth of the tables, and
-	// two memtables' worth, are enough.
-	fullShare = 5
-	fullSlack = 2
+	// When space is short, a fifth of the tables, and two memtables' worth, are
+	// enough. It is short well before appends are refused: the dead bytes of a log
+	// that has drained would otherwise stand there as pressure, for nothing.
+	shortOf    = 0.7 // of MaxDiskBytes, or MinFreeBytes of what is free
+	shortShare = 5
+	shortSlack = 2
 
 	padBytes  = 256 << 10
 	flushWait = 10 * time.Second
@@ -39,7 +41,7 @@ func (l *Log) reclaimLoop(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if l.failure.Load() != nil {
+		if l.failure.Load() != nil || l.spill.Load() && !l.spaceShort() {
 			continue
 		}
 		if err := l.reclaim(ctx, &r); err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
@@ -54,12 +56,19 @@ type reclaimer struct {
 }
 
 // worth reports whether a compaction of everything frees enough.
-func (r *reclaimer) worth(tables, live, memTable int64, full bool) bool {
+func (r *reclaimer) worth(tables, live, memTable int64, short bool) bool {
 	dead := tables - live - r.other
-	if full {
-		return dead >= max(tables/fullShare, fullSlack*memTable)
+	if short {
+		return dead >= max(tables/shortShare, shortSlack*memTable)
 	}
 	return dead >= (reclaimFactor-1)*live+reclaimSlack*memTable
+}
+
+// spaceShort reports whether the log is near its limits of space, or at them.
+func (l *Log) spaceShort() bool {
+	limits := l.Limits()
+	return l.full.Load() || float64(l.disk.Load()) >= shortOf*float64(limits.MaxDiskBytes) ||
+		shortOf*float64(l.free.Load()) <= float64(limits.MinFreeBytes)
 }
 
 // reclaim compacts the whole tree when most of what it holds is dead: a queue
@@ -70,7 +79,7 @@ func (l *Log) reclaim(ctx context.Context, r *reclaimer) error {
 		return err
 	}
 	defer l.release()
-	if !r.worth(tableBytes(db), l.writer.tally().liveBytes, l.cfg.MemTable, l.full.Load()) {
+	if !r.worth(tableBytes(db), l.writer.tally().liveBytes, l.cfg.MemTable, l.spaceShort()) {
 		return nil
 	}
 	l.metrics.reclaim.Inc()

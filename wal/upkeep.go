@@ -20,6 +20,7 @@ const (
 	// as it took, so that it costs a hundredth of a core at most.
 	scrubRest  = 100
 	scrubFirst = 10 * time.Second
+	scrubYield = 3 // times Config.Scrub that one gives way to pressure at most
 )
 
 // upkeep is the goroutine of the log's regular duties. None of them is on the
@@ -27,7 +28,7 @@ const (
 func (l *Log) upkeep(ctx context.Context) {
 	ticker := time.NewTicker(measureEvery)
 	defer ticker.Stop()
-	d := duties{scrubAt: time.Now().Add(scrubFirst)}
+	d := duties{began: time.Now(), scrubAt: time.Now().Add(scrubFirst)}
 	for {
 		if err := l.watch.err(); err != nil {
 			l.fail(err)
@@ -53,6 +54,7 @@ type duties struct {
 	tideAt    time.Time
 	sweepAt   time.Time
 	sweepFrom []byte
+	began     time.Time
 	scrubAt   time.Time
 	scrubbed  time.Time
 	seen      uint64 // compactions before the last scrub
@@ -202,6 +204,13 @@ func (l *Log) sweep(ctx context.Context, from *[]byte) (int, error) {
 func (l *Log) scrubIfDue(ctx context.Context, d *duties, now time.Time, report func(string, error)) {
 	compacted := l.watch.compactions.Load()
 	if now.Before(d.scrubAt) || compacted == d.seen && now.Sub(d.scrubbed) < l.cfg.Scrub {
+		return
+	}
+	last := d.scrubbed
+	if last.IsZero() {
+		last = d.began
+	}
+	if l.spill.Load() && now.Sub(last) < scrubYield*l.cfg.Scrub {
 		return
 	}
 	d.seen, d.scrubbed = compacted, now
