@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/url"
 
+	"forebay/appliance/pressure"
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
 	"forebay/raftstate"
@@ -69,6 +70,14 @@ func (a *Appliance) readiness() admin.Readiness {
 		check("disk", "failed", "the disk limit is reached: see buffer.max_disk_bytes and buffer.min_free_disk_bytes")
 	} else {
 		check("disk", "ok", "")
+	}
+	switch s := a.pressure.Status(); {
+	case s.Full:
+		check("memory", "failed", "the memory limit is reached: see memory.limit")
+	case s.Levels[pressure.Memory] >= pressure.High:
+		check("memory", "degraded", "memory is short, and what is less important is refused: see memory.limit")
+	default:
+		check("memory", "ok", "")
 	}
 	if h := a.store.Health(); h.Up {
 		check("store", "ok", "")

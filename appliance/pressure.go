@@ -33,7 +33,7 @@ func (a *Appliance) buildPressure() (err error) {
 		Measure:  a.readings,
 		Settings: pressureSettings(a.cfg),
 		// The window is what memory under pressure can do without: new records
-		// stay on disk and are read back in order.
+		// stay on disk and are read back in order. Compaction gives way, too.
 		OnChange:   func(_, to pressure.Level) { a.log.Spill(to >= pressure.Elevated) },
 		Logger:     a.logger.With("part", "pressure"),
 		Registerer: a.registry,
@@ -121,11 +121,22 @@ func (a *Appliance) pressureStatus(s *admin.Status) {
 	s.Pressure = p
 }
 
+// windowShare of the memory limit is for records that wait in memory; what is
+// over it waits on disk only, and maxWindow is as much as the drain has use for.
+const (
+	windowShare = 8
+	maxWindow   = 64 << 20
+)
+
+func windowBytes(c config.Config) int64 {
+	return min(int64(c.Memory.Limit)/windowShare, maxWindow)
+}
+
 // bodyShare of the memory limit is for request bodies and the messages made of
 // them, of all clients together. It is counted before a body is read.
 const bodyShare = 8
 
 func maxBuffered(c config.Config) int64 {
 	body := int64(c.HTTP.MaxBodyBytes)
-	return max(min(512*body, int64(c.Memory.Limit)/bodyShare), 2*body)
+	return max(min(512*body, int64(c.Memory.Limit)/bodyShare), 5*body)
 }

@@ -27,6 +27,7 @@ func (a *Appliance) openLog() (err error) {
 		Node:           a.cfg.Node,
 		Capacity:       b.Capacity,
 		Threshold:      b.BackpressureThreshold,
+		WindowBytes:    windowBytes(a.cfg),
 		MaxDiskBytes:   int64(b.MaxDiskBytes),
 		MinFreeBytes:   int64(b.MinFreeDiskBytes),
 		IdempotencyTTL: b.IdempotencyTTL,

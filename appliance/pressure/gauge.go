@@ -155,6 +155,7 @@ type Status struct {
 	Level   Level
 	Full    bool
 	Since   time.Time
+	Levels  [signals]Level // by signal
 	Signals []SignalStatus // the one that counts most first
 }
 
@@ -170,7 +171,7 @@ type SignalStatus struct {
 func (g *Gauge) Status() Status {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	s := Status{Level: g.standing.Level, Full: g.standing.Full, Since: g.since, Signals: make([]SignalStatus, 0, signals)}
+	s := Status{Level: g.standing.Level, Full: g.standing.Full, Since: g.since, Levels: g.standing.Levels, Signals: make([]SignalStatus, 0, signals)}
 	for signal := range signals {
 		r := g.readings[signal]
 		s.Signals = append(s.Signals, SignalStatus{Name: signal.String(), Level: g.standing.Levels[signal], Value: r.Value, Detail: r.Detail})
