@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"forebay/wal/message"
 )
 
 // talk sends raw bytes and returns every answer until the server closes or is
@@ -159,5 +162,56 @@ func TestBadRequestBehindOneInFlight(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("got %d, want %d", resp.StatusCode, want)
 		}
+	}
+}
+
+// TestAClientThatGoesIsNoticed: nobody waits on behalf of a client that has gone,
+// and what it sent behind its request is not lost if it stays.
+func TestAClientThatGoesIsNoticed(t *testing.T) {
+	for _, stays := range []bool{false, true} {
+		t.Run(fmt.Sprint("stays=", stays), func(t *testing.T) {
+			w := newWorld(t)
+			entered, gone := make(chan struct{}), make(chan error, 2)
+			w.messages.wait = func(ctx context.Context, _ message.ID) (message.State, error) {
+				if _, timed := ctx.Deadline(); !timed {
+					t.Error("waits without end")
+				}
+				entered <- struct{}{}
+				<-ctx.Done()
+				gone <- context.Cause(ctx)
+				return message.State{}, ctx.Err()
+			}
+			conn, err := net.Dial("tcp", w.serve(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			wait := "Prefer: wait=20\r\n"
+			if stays {
+				wait = "Prefer: wait=1\r\n"
+			}
+			fmt.Fprint(conn, post(hello, wait))
+			<-entered
+			if !stays {
+				start := time.Now()
+				conn.Close()
+				if err := <-gone; time.Since(start) > 15*time.Second {
+					t.Errorf("noticed only by %v", err)
+				}
+				return
+			}
+			fmt.Fprint(conn, "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n") // while the first is answered
+			r := bufio.NewReader(conn)
+			for _, want := range []int{202, 404} {
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				if resp.StatusCode != want {
+					t.Errorf("got %d, want %d", resp.StatusCode, want)
+				}
+			}
+		})
 	}
 }

@@ -21,6 +21,12 @@ const freshGrace = 250 * time.Millisecond
 
 // track is for http.Server.ConnState.
 func (f *freshConns) track(c net.Conn, state http.ConnState) {
+	if g, ok := c.(*guard); ok && state != http.StateNew {
+		if g.asked { // as nearly always: two changes a request, on every connection
+			return
+		}
+		g.asked = true
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if state == http.StateNew {

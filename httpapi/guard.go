@@ -10,7 +10,10 @@ import (
 	"os"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // lingerTime and lingerBytes bound how long a connection that is being closed is
@@ -30,10 +33,13 @@ const (
 //   - it answers 408 to a head that does not arrive in time.
 type guard struct {
 	net.Conn
+	raw    syscall.RawConn // of Conn; nil: it is not the socket itself
 	wire   *wire
 	gone   func() // called once, when the connection is closed
 	closed atomic.Bool
 	state  atomic.Int32 // guardOpen and so on
+
+	asked bool // it is no longer among the freshConns; of the connection's goroutine
 
 	// Of the reader; net/http has one at a time.
 	framing framing
@@ -67,7 +73,7 @@ func (g *guard) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	n, err := g.Conn.Read(p)
+	n, err := g.read(p)
 	if n > 0 {
 		if good := g.framing.scan(p[:n]); good < n {
 			return g.refuse(p, good)
@@ -80,6 +86,38 @@ func (g *guard) Read(p []byte) (int, error) {
 		g.send(&Problem{Code: CodeRequestTimeout, Detail: "The head of the request did not arrive in time."})
 	}
 	return n, err
+}
+
+// read reads from the connection. With a buffer of one byte net/http waits for a
+// client that goes while its request is answered. To try at once, as a read does,
+// nearly always finds nothing, and costs as much as decoding the message; so
+// that read waits first. A client that has gone before the wait began is noticed
+// when its answer is written.
+func (g *guard) read(p []byte) (n int, err error) {
+	if len(p) != 1 || g.raw == nil {
+		return g.Conn.Read(p)
+	}
+	waited := false
+	ended := g.raw.Read(func(fd uintptr) bool {
+		if !waited {
+			waited = true
+			return false
+		}
+		for {
+			if n, err = unix.Read(int(fd), p); !errors.Is(err, unix.EINTR) {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	switch {
+	case ended != nil:
+		return 0, ended
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // refuse ends reading at p[good:].

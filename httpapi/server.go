@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -119,10 +120,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 			l.turnAway(conn)
 			continue
 		}
+		g := &guard{Conn: conn, wire: l.wire, gone: func() { l.active.Add(-1) }}
 		if c := l.tls.Load(); c != nil {
-			conn = tls.Server(conn, c) // shakes hands at the first read, under its deadline
+			g.Conn = tls.Server(conn, c) // shakes hands at the first read, under its deadline
+		} else if socket, ok := conn.(syscall.Conn); ok {
+			g.raw, _ = socket.SyscallConn()
 		}
-		return &guard{Conn: conn, wire: l.wire, gone: func() { l.active.Add(-1) }}, nil
+		return g, nil
 	}
 }
 
