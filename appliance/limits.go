@@ -64,4 +64,7 @@ func TuneRuntime(cfg config.Config, gomemlimit string) {
 	heap := make([]byte, hugeHeap)
 	_ = unix.Madvise(heap, unix.MADV_HUGEPAGE) // not every kernel has them
 	runtime.KeepAlive(heap)
+	// A collection that its making began may have found it alive, and the next
+	// would then wait until the heap is twice as large.
+	runtime.GC()
 }
