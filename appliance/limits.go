@@ -33,9 +33,10 @@ func connectionLimit(cfg config.Config) (int, error) {
 	return int(min(r.Max-reserved, 1<<30)), nil
 }
 
-// hugeHeap is how much of the heap asks for huge pages: what an appliance with
-// ten thousand connections needs, about.
-const hugeHeap = 256 << 20
+// hugeHeap is how much of the heap asks for huge pages: rather more than an
+// appliance with ten thousand connections needs. What is not needed is only
+// address space.
+const hugeHeap = 640 << 20
 
 // LimitMemory sets the runtime's soft limit, at which it collects more often
 // instead of growing; it may be called again. gomemlimit is the variable of that
