@@ -146,7 +146,7 @@ func (a *Appliance) channelsStatus(s *admin.Status) {
 	}
 }
 
-// renderCallback is the body of a callback (API.md, section 4).
+// renderCallback is the body of a callback (callbacks in httpapi/openapi.yaml).
 func renderCallback(r *message.Record) ([]byte, error) {
 	return json.Marshal(struct {
 		Type      string            `json:"type"`

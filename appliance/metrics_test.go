@@ -19,7 +19,7 @@ import (
 	"forebay/sink/sinktest"
 )
 
-// contract are the metrics that API.md §5 promises, with their labels.
+// contract are the metrics that operators may build on, with their labels.
 var contract = map[string]string{
 	"http_requests_total": "code,route", "http_request_duration_seconds": "route", "messages_accepted_total": "channel,priority",
 	"messages_refused_total": "code", "messages_final_total": "channel,status",

@@ -10,7 +10,7 @@ import (
 // Code names a kind of refusal. Codes are a closed set and never change.
 type Code string
 
-// The codes of API.md §3 that occur so far.
+// The codes. openapi.yaml has the same.
 const (
 	CodeMalformed            Code = "malformed"
 	CodeUnauthenticated      Code = "unauthenticated"

@@ -10,7 +10,7 @@ import (
 	"forebay/wal/message"
 )
 
-// The limits of API.md §2, in characters unless said otherwise.
+// The limits of a Submission in openapi.yaml, in characters unless said otherwise.
 const (
 	maxWhatsAppBody  = 4096
 	maxClientRef     = 100
@@ -22,7 +22,7 @@ const (
 	maxAhead         = 35 * 24 * time.Hour
 )
 
-// validation checks one message by the rules of API.md §2 and collects every
+// validation checks one message by the rules of openapi.yaml and collects every
 // field that breaks one. What is checked here is shape only: whether a number
 // or a host exists is found out after acceptance.
 type validation struct {

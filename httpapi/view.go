@@ -6,8 +6,7 @@ import (
 	"forebay/wal/message"
 )
 
-// View is a message as its sender sees it: API.md's list of fields, in that
-// order. What has not come yet is left out.
+// View is a message as its sender sees it: the Message of openapi.yaml. What has not come yet is left out.
 type View struct {
 	ID            message.ID        `json:"id"`
 	Channel       string            `json:"channel"`

@@ -32,11 +32,13 @@ type DamagedError struct {
 	Err  error
 }
 
+// Error implements error.
 func (e *DamagedError) Error() string {
 	return fmt.Sprintf("%s cannot be read: %v; nothing was repaired or removed: move %s aside, then restore a backup "+
 		"(forebay restore), or copy the directory back from where it was last good", e.Path, e.Err, filepath.Dir(e.Path))
 }
 
+// Unwrap returns the cause.
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 // ErrInUse: another process has the directory open.

@@ -98,6 +98,30 @@ func (r recovering) Snapshot() (raft.FSMSnapshot, error) {
 	return r.machine.Snapshot()
 }
 
+// askAll pings all other members at once, and returns what those say that answer.
+func (c *calls) askAll(ctx context.Context, members raft.Configuration) map[uint16]pong {
+	var mu sync.Mutex // guards answers
+	answers := map[uint16]pong{}
+	var all sync.WaitGroup
+	for _, s := range members.Servers {
+		node := nodeOf(s.ID)
+		if node == c.node {
+			continue
+		}
+		all.Go(func() {
+			text, err := c.call(ctx, node, callPing, []byte(`{}`))
+			var p pong
+			if err == nil && json.Unmarshal(text, &p) == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				answers[node] = p
+			}
+		})
+	}
+	all.Wait()
+	return answers
+}
+
 // askTheLost refuses if the group is not lost.
 func (g *Group) askTheLost(ctx context.Context, members raft.Configuration) error {
 	lookup := func(node uint16) []string {
@@ -121,28 +145,12 @@ func (g *Group) askTheLost(ctx context.Context, members raft.Configuration) erro
 	ctx, cancel := context.WithTimeout(ctx, recoverLimit)
 	defer cancel()
 
-	var mu sync.Mutex
-	answers := map[uint16]pong{}
-	var all sync.WaitGroup
+	answers := calls.askAll(ctx, members)
 	voters, answered := 0, 1
 	for _, s := range members.Servers {
 		if s.Suffrage == raft.Voter {
 			voters++
 		}
-		if node := nodeOf(s.ID); node != g.cfg.NodeID {
-			all.Go(func() {
-				text, err := calls.call(ctx, node, callPing, []byte(`{}`))
-				var p pong
-				if err == nil && json.Unmarshal(text, &p) == nil {
-					mu.Lock()
-					defer mu.Unlock()
-					answers[node] = p
-				}
-			})
-		}
-	}
-	all.Wait()
-	for _, s := range members.Servers {
 		p, ok := answers[nodeOf(s.ID)]
 		if !ok {
 			continue

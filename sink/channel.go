@@ -65,6 +65,7 @@ type Fault struct {
 	Cause error
 }
 
+// Error implements error.
 func (f *Fault) Error() string {
 	text := f.Failure.Code
 	if f.Failure.ChannelCode != "" {

@@ -140,5 +140,8 @@ var ErrNotFound = errors.New("message not found")
 // Down is the error of a store that cannot answer now.
 type Down struct{ Err error }
 
+// Error implements error.
 func (d *Down) Error() string { return "store unavailable: " + d.Err.Error() }
+
+// Unwrap returns the cause.
 func (d *Down) Unwrap() error { return d.Err }

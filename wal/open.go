@@ -22,6 +22,7 @@ type Finding struct {
 	Text  string
 }
 
+// String renders the finding in one line.
 func (f Finding) String() string {
 	var b strings.Builder
 	b.WriteString(string(f.Kind))
@@ -64,6 +65,7 @@ type DamagedError struct {
 	Total    int
 }
 
+// Error implements error.
 func (e *DamagedError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "the log in %s is damaged (%d findings): ", e.Dir, e.Total)

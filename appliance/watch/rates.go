@@ -9,7 +9,7 @@ import (
 // rateSpan is how far a rate looks back, in samples.
 const rateSpan = 10
 
-// failures are the codes that are answered with 5xx (API.md §3); all others are
+// failures are the codes that are answered with 5xx (httpapi/openapi.yaml); all others are
 // the client's.
 var failures = map[string]bool{"overloaded": true, "storage_full": true, "draining": true, "unavailable": true}
 

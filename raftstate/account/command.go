@@ -98,12 +98,23 @@ type RevokeKey struct {
 	At      time.Time `json:"at"`
 }
 
-func (SetPlans) Kind() Kind      { return KindSetPlans }
+// Kind implements Command.
+func (SetPlans) Kind() Kind { return KindSetPlans }
+
+// Kind implements Command.
 func (CreateAccount) Kind() Kind { return KindCreateAccount }
+
+// Kind implements Command.
 func (UpdateAccount) Kind() Kind { return KindUpdateAccount }
+
+// Kind implements Command.
 func (DeleteAccount) Kind() Kind { return KindDeleteAccount }
-func (CreateKey) Kind() Kind     { return KindCreateKey }
-func (RevokeKey) Kind() Kind     { return KindRevokeKey }
+
+// Kind implements Command.
+func (CreateKey) Kind() Kind { return KindCreateKey }
+
+// Kind implements Command.
+func (RevokeKey) Kind() Kind { return KindRevokeKey }
 
 // Validate wants each plan in its normal form, and each name once.
 func (c SetPlans) Validate() *Error {

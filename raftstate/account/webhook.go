@@ -81,9 +81,14 @@ type ForgetEndpoint struct {
 	ID      string `json:"id"`
 }
 
+// Kind implements Command.
 func (RotateWebhookSecret) Kind() Kind { return KindRotateWebhookSecret }
-func (KeepEndpoint) Kind() Kind        { return KindKeepEndpoint }
-func (ForgetEndpoint) Kind() Kind      { return KindForgetEndpoint }
+
+// Kind implements Command.
+func (KeepEndpoint) Kind() Kind { return KindKeepEndpoint }
+
+// Kind implements Command.
+func (ForgetEndpoint) Kind() Kind { return KindForgetEndpoint }
 
 // Validate implements Command.
 func (c RotateWebhookSecret) Validate() *Error {

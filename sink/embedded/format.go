@@ -32,7 +32,10 @@ type DamagedError struct {
 	Err  error
 }
 
+// Error implements error.
 func (e *DamagedError) Error() string { return "damaged " + e.What + ": " + e.Err.Error() }
+
+// Unwrap returns the cause.
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 var (

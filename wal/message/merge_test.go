@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// allowed is the table of API.md §4 in its own words, so that the program's is
+// allowed is the table of statuses in words of its own, so that the program's is
 // held against something that was not derived from it.
 var allowed = map[string]string{
 	"accepted":  "queued rejected duplicate scheduled stored failed canceled expired",
@@ -68,7 +68,7 @@ func drawEvent(t *rapid.T) State {
 	return drawState(t)
 }
 
-// TestPropertyTransitions (issue C): no history of events, whatever their order
+// TestPropertyTransitions: no history of events, whatever their order
 // and repetition, gives a transition that the table does not have.
 func TestPropertyTransitions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
