@@ -66,7 +66,7 @@ func TestLifeOfMessages(t *testing.T) {
 	must(t, "stop", n.Stop())
 	var batch []message.Record
 	at := time.Now().Add(-time.Hour)
-	for i := range 5 {
+	for i := range 6 {
 		r := message.Record{ID: message.NewID(uint64(at.UnixMilli()), uint16(i), 1, message.High, uint64(i)), Seq: uint64(1 + i),
 			Message: message.Message{Account: "acme", Channel: message.ChannelStore, Priority: message.High, Body: fmt.Sprint("failed ", i), ClientRef: "again"},
 			State:   message.State{Status: message.Failed, FailedAt: at.UTC().Truncate(time.Millisecond), Error: &message.Failure{Code: "store_refused", Category: "store"}}}
@@ -74,18 +74,30 @@ func TestLifeOfMessages(t *testing.T) {
 			r.Channel, r.To, r.State = message.ChannelWhatsApp, "+4915112345678",
 				message.State{Status: message.Sent, SentAt: at.UTC().Truncate(time.Millisecond), ProviderID: "wamid.4", Attempts: []message.Attempt{{N: 1, At: at, Outcome: "sent"}}}
 		}
+		if i == 5 { // of an account's messages, none is this
+			r.Channel, r.To, r.Callback = message.ChannelWebhook, "https://told.invalid/", true
+		}
 		batch = append(batch, r)
 	}
 	past(t, n.Dir(), batch...)
 	n = n.Restart()
 
 	for _, dry := range []bool{true, false, false} {
-		a, err := n.Admin.Requeue(context.Background(), admin.RequeueOrder{Status: "failed", DryRun: dry, Limit: 3})
+		a, err := n.Admin.Requeue(context.Background(), admin.RequeueOrder{Status: "failed", DryRun: dry, Limit: 4})
 		must(t, "requeue", err)
 		next, err := n.Admin.Requeue(context.Background(), admin.RequeueOrder{Status: "failed", DryRun: dry, Cursor: a.NextCursor})
 		must(t, "requeue the rest", err)
 		if !a.HasMore || next.HasMore || a.Matched+next.Matched != 4 || dry && a.Requeued+next.Requeued > 0 || !dry && a.Requeued+a.Repeated != 3 {
 			t.Errorf("requeue, dry run %v: %+v, %+v, want 3 and 1", dry, a, next)
+		}
+	}
+	if a, err := n.Admin.Requeue(context.Background(), admin.RequeueOrder{Status: "failed", Callbacks: true, DryRun: true}); err != nil || a.Matched != 5 {
+		t.Errorf("requeue callbacks, too: %+v, %v, want 5", a, err)
+	}
+	for _, dry := range []string{"true", "false"} {
+		want := map[string]string{"true": `"matched":4,"requeued":0,"repeated":0`, "false": `"matched":4,"requeued":0,"repeated":4`}[dry]
+		if status, text := ask(t, n, "POST", "/v1/messages/requeue?dry_run="+dry, ""); status != 200 || !strings.Contains(text, want) {
+			t.Errorf("an account's requeue, dry run %s: %d %s, want %s", dry, status, text, want)
 		}
 	}
 	status, text := ask(t, n, "POST", "/v1/messages/"+batch[0].ID.String()+"/requeue", "")

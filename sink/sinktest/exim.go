@@ -24,11 +24,13 @@ import (
 
 // Exim is a real mail server, Debian's exim4, private to a test: it listens on a
 // loopback port, wants STARTTLS and a login (SMTPUser, SMTPPassword), refuses
-// the local part "nobody", and keeps what it takes as files.
+// the local part "nobody", defers "later" until it is open, and keeps what it
+// takes as files.
 type Exim struct {
-	Port  int
-	roots *x509.CertPool
-	mails string
+	Port        int
+	Certificate string // the file of its certificate, in PEM
+	roots       *x509.CertPool
+	dir, mails  string
 }
 
 const eximConfig = `
@@ -44,6 +46,7 @@ tls_privatekey = %[1]s/key.pem
 auth_advertise_hosts = ${if def:tls_in_cipher{*}{}}
 smtputf8_advertise_hosts = *
 message_size_limit = 1M
+log_selector = +smtp_connection
 smtp_accept_queue_per_connection = 0
 host_lookup =
 rfc1413_query_timeout = 0s
@@ -53,6 +56,8 @@ begin acl
 rcpt:
   deny condition = ${if eq{$local_part}{nobody}}
        message = no such user here
+  defer condition = ${if and{{eq{$local_part}{later}}{!exists{%[1]s/open}}}}
+       message = 450 4.2.1 the mailbox is busy
   accept authenticated = *
          encrypted = *
   deny message = log in first
@@ -96,7 +101,7 @@ func StartExim(t testing.TB) *Exim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Exim{Port: port, mails: filepath.Join(dir, "mail")}
+	e := &Exim{Port: port, Certificate: filepath.Join(dir, "cert.pem"), dir: dir, mails: filepath.Join(dir, "mail")}
 	e.writeFiles(t, dir, owner)
 	var said bytes.Buffer
 	cmd := exec.Command(binary, "-bdf", "-C", filepath.Join(dir, "exim.conf"), "-oX", "<; [127.0.0.1]:"+strconv.Itoa(e.Port))
@@ -184,6 +189,24 @@ func (e *Exim) await(t testing.TB) {
 // TLS trusts the server's certificate.
 func (e *Exim) TLS() *tls.Config {
 	return &tls.Config{RootCAs: e.roots, MinVersion: tls.VersionTLS12}
+}
+
+// Open lets the server take mail for "later".
+func (e *Exim) Open(t testing.TB) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(e.dir, "open"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Connections counts those that were made and gave their name, by the server's log.
+func (e *Exim) Connections(t testing.TB) int {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(e.dir, "log", "mainlog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Count(log, []byte("SMTP connection from [127.0.0.1]"))
 }
 
 // Mails waits until the server has delivered n mails and returns their texts, as
