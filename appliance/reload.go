@@ -205,7 +205,7 @@ func (a *Appliance) Reload(ctx context.Context, source, who string) (admin.Confi
 		return admin.ConfigResult{}, context.Cause(ctx)
 	}
 	defer r.leave()
-	next, _, err := r.files.Load()
+	next, err := loadFiles(r.files)
 	if err == nil && source == config.SourceFile {
 		err = r.whole()
 	}

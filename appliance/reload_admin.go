@@ -138,6 +138,9 @@ func (c *configs) RollbackConfig(ctx context.Context, who string, version uint64
 	if err == nil {
 		err = next.ReadSecrets(sources)
 	}
+	if err == nil {
+		err = Check(next, sources)
+	}
 	if err != nil {
 		return r.reject(who, config.SourceRollback, err), nil
 	}
@@ -159,10 +162,13 @@ func (c *configs) CheckConfig(ctx context.Context, text *string) (admin.ConfigRe
 		if next, sources, err = r.files.LoadText(*text); err == nil {
 			err = next.ReadSecrets(sources)
 		}
+		if err == nil {
+			err = Check(next, sources)
+		}
 	case r.files.Path == "":
 		return admin.ConfigResult{}, admin.Refuse(admin.CodeInvalid, "the appliance was started without a configuration file; send one to check")
 	default:
-		next, _, err = r.files.Load()
+		next, err = loadFiles(r.files)
 	}
 	result := admin.ConfigResult{Outcome: admin.ConfigUnchanged, Version: s.version, Detail: "nothing was changed: this is what a reload would do"}
 	if err == nil {

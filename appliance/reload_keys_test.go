@@ -25,7 +25,7 @@ import (
 var otherValues = map[string]string{
 	"node": "2", "http.max_connections": "15000", "environment": "staging", "data_dir": "/elsewhere", "http.listen": "127.0.0.1:9999", "http.ops_listen": "127.0.0.1:9998",
 	"http.admin_socket": "/elsewhere.sock", "rate_limiting.without_quorum": "refuse", "delivery.unknown_outcome": "fail",
-	"channels.whatsapp.base_url": "https://graph.example.org", "channels.email.tls": "implicit", "channels.email.from": "a@example.org",
+	"channels.whatsapp.phone_number_id": "12345", "channels.whatsapp.base_url": "https://graph.example.org", "channels.email.tls": "implicit", "channels.email.from": "a@example.org",
 	"alerts.webhook_url": "https://alerts.example.org/", "log.level": "error", "log.format": "text",
 	"channels.webhook.allow_cidrs": "[10.0.0.0/8]", "memory.elevated": "0.5", "memory.high": "0.8", "memory.critical": "0.9", "alerts.error_rate": "0.5",
 	"buffer.capacity": "30000", "buffer.backpressure_threshold": "20000", "database.min_pool_size": "3", "memory.limit": "20GiB",

@@ -56,7 +56,7 @@ func (r *reloads) look(ctx context.Context, now time.Time) {
 		r.takeBack(ctx, reason)
 		return
 	}
-	if !now.Before(r.trial.until) {
+	if !now.Before(r.trial.until) && r.trial.worse == 0 { // else the next look decides
 		r.logger.Info("configuration: the probation is over, the version stays", "version", r.trial.version)
 		r.settle(r.trial.version, config.OutcomeApplied, "")
 		r.trial, r.samples = nil, nil
@@ -64,14 +64,16 @@ func (r *reloads) look(ctx context.Context, now time.Time) {
 }
 
 // worse says in what the appliance does worse than before, beyond what counts as
-// well anyway; empty: in nothing. Where nothing comes in, nothing is known.
+// well anyway; empty: in nothing. Where nothing comes in, nothing is known; and
+// where nothing came in before, a slow answer says nothing of the change: it may
+// as well be the load that has begun since.
 func worse(before, now Sample, limits config.Alerts) string {
 	switch {
 	case now.Rate <= 0:
 		return ""
 	case now.ErrorRate > before.ErrorRate+limits.ErrorRate:
 		return fmt.Sprintf("%.1f %% of the submissions were answered with a server error, before it %.1f %%", 100*now.ErrorRate, 100*before.ErrorRate)
-	case now.P99 > limits.P99Latency && now.P99 > 2*before.P99:
+	case before.P99 > 0 && now.P99 > limits.P99Latency && now.P99 > 2*before.P99:
 		return fmt.Sprintf("acceptance took %v (p99), before it %v", now.P99.Round(time.Millisecond), before.P99.Round(time.Millisecond))
 	}
 	return ""

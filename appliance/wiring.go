@@ -53,18 +53,10 @@ func (a *Appliance) openGroup() (err error) {
 func (a *Appliance) openStore() (err error) {
 	d := a.cfg.Database
 	logger := a.logger.With("part", "store")
-	if url := d.URL.Reveal(); url != "" {
-		a.store, err = asStore(postgres.New(postgres.Config{
-			URL:               url,
-			MaxPoolSize:       d.MaxPoolSize,
-			MinPoolSize:       d.MinPoolSize,
-			ConnectionTimeout: d.ConnectionTimeout,
-			SlowQuery:         d.SlowQuery,
-			Retention:         d.Retention,
-			IdempotencyTTL:    a.cfg.Buffer.IdempotencyTTL,
-			Logger:            logger,
-			Registerer:        a.registry,
-		}))
+	if d.URL.Reveal() != "" {
+		c := databaseOf(a.cfg)
+		c.Logger, c.Registerer = logger, a.registry
+		a.store, err = asStore(postgres.New(c))
 		return err
 	}
 	a.store, err = asStore(embedded.Open(embedded.Config{
@@ -78,6 +70,13 @@ func (a *Appliance) openStore() (err error) {
 		Registerer:   a.registry,
 	}))
 	return err
+}
+
+// databaseOf is the configuration of the store in PostgreSQL.
+func databaseOf(c config.Config) postgres.Config {
+	d := c.Database
+	return postgres.Config{URL: d.URL.Reveal(), MaxPoolSize: d.MaxPoolSize, MinPoolSize: d.MinPoolSize, ConnectionTimeout: d.ConnectionTimeout,
+		SlowQuery: d.SlowQuery, Retention: d.Retention, IdempotencyTTL: c.Buffer.IdempotencyTTL}
 }
 
 // asStore keeps a nil *T from becoming a Store that is not nil.

@@ -19,6 +19,12 @@ type TLSFiles struct{ Cert, Key, CA string }
 
 func (f TLSFiles) set() bool { return f != TLSFiles{} }
 
+// Check reads the files and says what is wrong with them.
+func (f TLSFiles) Check() error {
+	_, err := loadCredentials(f, nil)
+	return err
+}
+
 // NodeName is the DNS name in the certificate of a node.
 func NodeName(node uint16) string { return fmt.Sprintf("node-%d.forebay", node) }
 

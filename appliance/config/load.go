@@ -30,6 +30,9 @@ func (s Sources) Of(key string) string {
 	return "default"
 }
 
+// Where says what set the key, as Of does; empty: nothing did.
+func (s Sources) Where(key string) string { return s.where[key] }
+
 // Path returns the configuration file to read: named (from --config), else
 // FOREBAY_CONFIG, else DefaultPath.
 func Path(named string, environ []string) string {

@@ -18,6 +18,7 @@ const (
 	minMemoryLimit = 64 * MiB
 	minLogDisk     = 64 * MiB
 	maxSocketPath  = 107 // sockaddr_un
+	maxPlan        = 1_000_000_000
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
@@ -40,6 +41,9 @@ func (c *Config) Validate() error {
 	v.email(&c.Channels.Email)
 	v.webhook(&c.Channels.Webhook)
 	v.cluster(&c.Cluster, c.Node)
+	v.apart("http.ops_listen", c.HTTP.OpsListen, "http.listen", c.HTTP.Listen)
+	v.apart("cluster.listen", c.Cluster.Listen, "http.listen", c.HTTP.Listen)
+	v.apart("cluster.listen", c.Cluster.Listen, "http.ops_listen", c.HTTP.OpsListen)
 	v.alerts(&c.Alerts)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.format", c.Log.Format, "json", "text")
@@ -100,6 +104,22 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
+// everywhere reports whether a host to listen on means all addresses.
+func everywhere(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "" || err == nil && ip.IsUnspecified()
+}
+
+// apart: two cannot listen at the same place.
+func (v *validator) apart(key, addr, otherKey, other string) {
+	host, port, err := net.SplitHostPort(addr)
+	otherHost, otherPort, otherErr := net.SplitHostPort(other)
+	if err != nil || otherErr != nil || port == "0" || port != otherPort {
+		return // what is no address has been said
+	}
+	v.require(host != otherHost && !everywhere(host) && !everywhere(otherHost), key, "%s takes the port of %s, which is %s; choose another", excerpt(addr), otherKey, other)
+}
+
 func (v *validator) url(key, text string, schemes ...string) {
 	u, err := url.Parse(text)
 	v.require(err == nil && u.Host != "" && slices.Contains(schemes, u.Scheme), key,
@@ -128,7 +148,6 @@ func (v *validator) base(c *Config) {
 func (v *validator) http(h *HTTP, socket string) {
 	v.address("http.listen", h.Listen, false)
 	v.address("http.ops_listen", h.OpsListen, true)
-	v.require(h.Listen != h.OpsListen || strings.HasSuffix(h.Listen, ":0"), "http.ops_listen", "is the same as http.listen; choose another port")
 	v.require(len(socket) <= maxSocketPath, "http.admin_socket", "the path has %d bytes, a socket's may have %d; set a shorter one, for example /run/forebay/admin.sock", len(socket), maxSocketPath)
 	v.together([]string{"http.tls_cert_file", "http.tls_key_file"}, h.TLSCertFile, h.TLSKeyFile)
 	between(v, "http.max_body_bytes", h.MaxBodyBytes, KiB, maxBody)
@@ -162,9 +181,10 @@ func (v *validator) limits(r *RateLimiting, b *CircuitBreaker) {
 	for name, t := range r.Tiers {
 		key := "rate_limiting.tiers." + name
 		v.require(namePattern.MatchString(name), key, "is no name of a plan; write small letters, digits, - and _, at most 32")
-		atLeast(v, key+".requests_per_minute", t.RequestsPerMinute, 1)
-		atLeast(v, key+".burst", t.Burst, 1)
-		atLeast(v, key+".concurrent", t.Concurrent, 1)
+		for what, n := range map[string]int{"requests_per_minute": t.RequestsPerMinute, "burst": t.Burst, "concurrent": t.Concurrent} {
+			atLeast(v, key+"."+what, n, 1)
+			v.require(n <= maxPlan, key+"."+what, "%d is too large; write at most %d", n, int(maxPlan))
+		}
 		v.oneOf(key+".mode", t.Mode, "enforce", "shadow")
 	}
 	between(v, "circuit_breaker.failure_threshold", b.FailureThreshold, 1, 1000)

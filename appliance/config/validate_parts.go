@@ -4,6 +4,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -13,6 +14,7 @@ func (v *validator) delivery(d *Delivery) {
 	between(v, "delivery.max_delay", d.MaxDelay, time.Millisecond, 7*day)
 	v.require(d.BaseDelay <= d.MaxDelay, "delivery.base_delay", "%s is over delivery.max_delay, which is %s", FormatDuration(d.BaseDelay), FormatDuration(d.MaxDelay))
 	between(v, "delivery.default_ttl", d.DefaultTTL, time.Second, 30*day)
+	v.require(d.DefaultTTL%time.Second == 0, "delivery.default_ttl", "%s is no whole number of seconds, which a message's ttl_seconds is", show(d.DefaultTTL))
 	between(v, "delivery.workers_per_channel", d.WorkersPerChannel, 1, 10_000)
 	v.oneOf("delivery.unknown_outcome", d.UnknownOutcome, "retry", "fail")
 	between(v, "delivery.per_account_in_flight", d.PerAccountInFlight, 1, 10_000)
@@ -22,6 +24,7 @@ func (v *validator) delivery(d *Delivery) {
 func (v *validator) whatsapp(w *WhatsApp) {
 	v.url("channels.whatsapp.base_url", w.BaseURL, "https", "http")
 	between(v, "channels.whatsapp.messages_per_second", w.MessagesPerSecond, 1, 10_000)
+	v.require(!w.Enabled || strings.Trim(w.PhoneNumberID, "0123456789") == "", "channels.whatsapp.phone_number_id", "%s is no number; write the id that Meta gives the number, digits only", excerpt(w.PhoneNumberID))
 	if w.Enabled {
 		v.needed("channels.whatsapp", map[string]string{"api_version": w.APIVersion,
 			"phone_number_id": w.PhoneNumberID, "access_token_file": w.AccessTokenFile})
@@ -33,6 +36,8 @@ func (v *validator) email(e *Email) {
 	v.oneOf("channels.email.tls", e.TLS, "starttls", "implicit", "none")
 	between(v, "channels.email.connections", e.Connections, 1, 1000)
 	v.together([]string{"channels.email.username", "channels.email.password_file"}, e.Username, e.PasswordFile)
+	v.require(e.TLS != "none" || e.Host == "" || isLoopback(strings.ToLower(e.Host)), "channels.email.tls",
+		"none is for a relay on this machine only, and %s is not loopback; write starttls or implicit", excerpt(e.Host))
 	if e.From != "" {
 		_, err := mail.ParseAddress(e.From)
 		v.require(err == nil, "channels.email.from", "%s is no address; write for example Forebay <noreply@example.org>", excerpt(e.From))
@@ -71,6 +76,8 @@ func (v *validator) cluster(c *Cluster, node uint16) {
 	if c.Advertise != "" {
 		v.address("cluster.advertise", c.Advertise, false)
 	}
+	v.require(!everywhere(host) || c.TLSCertFile == "" || c.Advertise != "" || c.Peers[node] != "", "cluster.listen",
+		"%s is no address that others could dial; set cluster.advertise, or this node among cluster.peers", excerpt(c.Listen))
 	for peer, addr := range c.Peers {
 		key := "cluster.peers." + strconv.Itoa(int(peer))
 		v.require(peer > 0, key, "0 is no node; write 1 to 65535")

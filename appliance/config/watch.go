@@ -122,6 +122,7 @@ func (w *Watcher) loop(ctx context.Context, inotify *fsnotify.Watcher, events ch
 			burst = time.Time{}
 			w.watch(inotify)
 			w.look(ctx)
+			w.watch(inotify) // the new configuration may name files elsewhere
 		case <-poll.C:
 			w.watched = nil // a directory may have been replaced without an event
 			w.watch(inotify)

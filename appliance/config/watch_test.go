@@ -204,3 +204,34 @@ func TestWatcherChangeWhileChanging(t *testing.T) {
 	w.until(t, "node: 2")
 	w.until(t, "node: 3")
 }
+
+// A change that names a file elsewhere makes that one watched, too: at once, not
+// when the directories are looked at next.
+func TestWatcherFollowsNewNames(t *testing.T) {
+	t.Parallel()
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	path, secret := filepath.Join(dir, "forebay.yaml"), filepath.Join(elsewhere, "token")
+	put(t, path, "node: 1")
+	put(t, secret, "first")
+	c := func() Config {
+		c := defaults()
+		if content, err := os.ReadFile(path); err == nil && string(content) == "with a token" {
+			c.HTTP.AdminTokenFile = secret
+		}
+		return c
+	}
+	reports := make(chan string, 10)
+	w := startWatching(t, dir, func(w *Watcher) {
+		w.Files = func() []string { return Inputs(path, nil, c()) }
+		w.Directories = func() []string { return Directories(path, w.Files()) }
+		w.Changed = func(context.Context) {
+			content, _ := os.ReadFile(secret)
+			reports <- string(content)
+		}
+	})
+	w.reported = reports
+	put(t, path, "with a token")
+	w.until(t, "first")
+	put(t, secret, "second")
+	w.until(t, "second")
+}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forebay/appliance"
 	"forebay/appliance/config"
 )
 
@@ -38,6 +39,9 @@ func (a *app) configCheckCommand() *cobra.Command {
 		c, sources, err := config.Load(args[0], a.environ)
 		if err == nil {
 			err = c.ReadSecrets(sources)
+		}
+		if err == nil {
+			err = appliance.Check(c, sources)
 		}
 		var problems config.Problems
 		if err != nil && !errors.As(err, &problems) {

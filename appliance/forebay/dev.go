@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -63,6 +65,42 @@ func (a *app) greet(ctx context.Context, c config.Config) error {
 	}
 	fmt.Fprint(a.stdout, greetingText(c, base, keyFile))
 	return nil
+}
+
+// devToken gives the status page's administration a token of its own, where the
+// environment names none: an operator who tries it should be able to log in.
+func devToken(c *config.Config) error {
+	if c.HTTP.AdminTokenFile != "" || c.HTTP.OpsListen == "" {
+		return nil
+	}
+	file := filepath.Join(c.DataDir, "admin.token")
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+			return fmt.Errorf("make the data directory: %w", err)
+		}
+		if err := writePrivate(file, rand.Text()); err != nil {
+			return fmt.Errorf("keep admin token: %w", err)
+		}
+	}
+	c.HTTP.AdminTokenFile = file
+	return nil
+}
+
+// writePrivate writes a line that only its owner may read. A file of its own
+// first: an old one may have had another mode.
+func writePrivate(file, text string) error {
+	fresh, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = fresh.WriteString(text + "\n")
+	if err = errors.Join(err, fresh.Close()); err == nil {
+		err = os.Rename(fresh.Name(), file)
+	}
+	if err != nil {
+		os.Remove(fresh.Name())
+	}
+	return err
 }
 
 // apiURL is how a client on this machine reaches the public API.
@@ -143,17 +181,7 @@ func ensureKey(ctx context.Context, c *admin.Client, base, file string) error {
 	if err != nil {
 		return err
 	}
-	// A file of its own first: the old one may have had another mode.
-	fresh, err := os.CreateTemp(filepath.Dir(file), ".dev.key.*") // mode 0600
-	if err != nil {
-		return fmt.Errorf("keep key: %w", err)
-	}
-	_, err = fresh.WriteString(key.Secret + "\n")
-	if err = errors.Join(err, fresh.Close()); err == nil {
-		err = os.Rename(fresh.Name(), file)
-	}
-	if err != nil {
-		os.Remove(fresh.Name())
+	if err := writePrivate(file, key.Secret); err != nil {
 		return fmt.Errorf("keep key: %w", err)
 	}
 	return nil
@@ -173,7 +201,11 @@ func greetingText(c config.Config, base, keyFile string) string {
 	}
 	fmt.Fprintf(&b, "  look at it  FOREBAY_DATA_DIR=%s %s message list\n", shellQuote(dir), shellQuote(program))
 	if c.HTTP.OpsListen != "" {
-		fmt.Fprintf(&b, "  status      http://%s/status.json\n", reachable(c.HTTP.OpsListen))
+		fmt.Fprintf(&b, "  watch it    http://%s/", reachable(c.HTTP.OpsListen))
+		if c.HTTP.AdminTokenFile != "" {
+			fmt.Fprintf(&b, "  (to log in there: the token in %s)", c.HTTP.AdminTokenFile)
+		}
+		fmt.Fprintln(&b)
 	}
 	fmt.Fprintf(&b, "  data        %s (account %s, key in %s)\n", dir, devAccount, filepath.Base(keyFile))
 	fmt.Fprintf(&b, "  stop        Ctrl-C here\n\n")

@@ -48,8 +48,14 @@ a key, and prints how to send the first message.`}
 			load = func() (config.Config, config.Sources, error) { return config.LoadDev(devDir, a.environ) }
 		}
 		c, sources, err := load()
+		if err == nil && dev {
+			err = devToken(&c)
+		}
 		if err == nil {
 			err = c.ReadSecrets(sources)
+		}
+		if err == nil {
+			err = appliance.Check(c, sources)
 		}
 		if err != nil {
 			return err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,7 @@ func freeAddress(t *testing.T) string {
 type devServer struct {
 	cmd    *exec.Cmd
 	curl   string // the line that it prints
+	page   string // and the address of the status page
 	stderr bytes.Buffer
 	output chan error // the end of standard output
 }
@@ -60,6 +62,9 @@ func startDev(t *testing.T, dir string, env []string) *devServer {
 		if strings.HasPrefix(line, "  curl ") {
 			s.curl = strings.TrimSpace(line)
 		}
+		if at, ok := strings.CutPrefix(line, "  watch it "); ok {
+			s.page, _, _ = strings.Cut(strings.TrimSpace(at), " ")
+		}
 		if strings.HasPrefix(line, "  stop ") {
 			break
 		}
@@ -69,6 +74,25 @@ func startDev(t *testing.T, dir string, env []string) *devServer {
 		s.output <- err
 	}()
 	return s
+}
+
+// visit opens the address that it prints, and logs in as it says.
+func (s *devServer) visit(t *testing.T, token string) {
+	t.Helper()
+	code, err := get(t.Context(), s.page, "")
+	if err != nil || code != http.StatusOK || !strings.HasSuffix(s.page, "/") {
+		t.Errorf("the page at %q: %d %v", s.page, code, err)
+	}
+	content, err := os.ReadFile(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, err := get(t.Context(), s.page+"admin/v1/status", strings.TrimSpace(string(content))); err != nil || code != http.StatusOK {
+		t.Errorf("with the token: %d %v", code, err)
+	}
+	if info, err := os.Stat(token); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode of the token's file: %v, %v", info, err)
+	}
 }
 
 // stop ends it as Ctrl-C does under make, which may deliver the signal twice, and
@@ -118,6 +142,7 @@ func TestServeDev(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, "data", "dev.key")); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("mode of the key file: %v, %v", info, err)
 		}
+		s.visit(t, filepath.Join(dir, "data", "admin.token"))
 		if start == 1 {
 			walkThrough(t, dir, env)
 		}
