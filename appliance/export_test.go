@@ -5,10 +5,46 @@ import (
 	"fmt"
 	"time"
 
+	"forebay/sink"
 	"forebay/sink/embedded"
 	"forebay/sink/postgres"
 	"forebay/sink/webhook"
+	"forebay/wal/message"
 )
+
+// GiveUp gives up on reports of messages that were sent before t.
+func (a *Appliance) GiveUp(ctx context.Context, t time.Time) int { return a.giveUp(ctx, t) }
+
+// TellAgain makes the callbacks of records as they are.
+func (a *Appliance) TellAgain(ctx context.Context, records []message.Record) error {
+	return a.dispatcher.Callbacks(ctx, records)
+}
+
+// GiveUpAndDie is GiveUp of a process that ends between what it tells and what it
+// changes.
+func (a *Appliance) GiveUpAndDie(ctx context.Context, t time.Time) error {
+	whole := a.store
+	dying := &dyingStore{Store: whole}
+	a.store = dying
+	defer func() { a.store = whole }()
+	a.giveUp(ctx, t)
+	return dying.died
+}
+
+type dyingStore struct {
+	sink.Store
+	died error
+}
+
+func (s *dyingStore) Unreported(ctx context.Context, t time.Time, limit int, tell func([]message.Record) error) ([]message.Record, error) {
+	return s.Store.Unreported(ctx, t, limit, func(records []message.Record) error {
+		if err := tell(records); err != nil {
+			return err
+		}
+		s.died = fmt.Errorf("the process ended after it told of %d messages", len(records))
+		return s.died
+	})
+}
 
 // HasStep reports whether a key changes while the appliance runs.
 func (a *Appliance) HasStep(key string) bool { return a.reloads.stepOf(key) != nil }

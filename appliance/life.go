@@ -325,8 +325,8 @@ const (
 	sweepBatch     = 500
 )
 
-// sweepUnreported gives up on reports that never came, until ctx ends. Nodes with
-// a common store do the same work, and each message is given up once.
+// sweepUnreported gives up on reports that never came, until ctx ends. Where nodes
+// have a common store their leader does so, for callbacks are made by who does.
 func (a *Appliance) sweepUnreported(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -336,21 +336,34 @@ func (a *Appliance) sweepUnreported(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
+		if s := a.group.Status(); a.cfg.Database.URL.Reveal() != "" && s.Leader != a.cfg.Node {
+			continue
+		}
 		for n := sweepBatch; n == sweepBatch && ctx.Err() == nil; {
-			records, err := a.store.Unreported(ctx, time.Now().Add(-reportPatience), sweepBatch)
-			if n = len(records); err != nil {
-				var down *sink.Down
-				if !errors.As(err, &down) && ctx.Err() == nil {
-					a.logger.Error("cannot look for messages without a report", "err", err)
-				}
-				break
-			}
-			if n > 0 {
-				a.logger.Info("no report came of messages that were sent", "messages", n, "waited", reportPatience)
-				if err := a.dispatcher.Changed(ctx, records); err != nil {
-					a.logger.Error("callbacks of messages without a report are lost", "messages", n, "err", err)
-				}
-			}
+			n = a.giveUp(ctx, time.Now().Add(-reportPatience))
 		}
 	}
+}
+
+// giveUp gives up on reports of messages that were sent before t, and returns of
+// how many at most. Their callbacks are durable before they are final: after a
+// crash in between they are found again, and the log knows the callbacks.
+func (a *Appliance) giveUp(ctx context.Context, t time.Time) (found int) {
+	records, err := a.store.Unreported(ctx, t, sweepBatch, func(records []message.Record) error {
+		found = len(records)
+		return a.dispatcher.Callbacks(ctx, records)
+	})
+	var down *sink.Down
+	switch {
+	case err == nil && len(records) == 0, errors.As(err, &down), ctx.Err() != nil:
+	case err != nil:
+		a.logger.Error("cannot give up messages without a report; they are tried again", "err", err)
+	default:
+		a.logger.Info("no report came of messages that were sent", "messages", len(records), "waited", reportPatience)
+		a.api.Publish(records)
+	}
+	if err != nil {
+		return 0
+	}
+	return found
 }

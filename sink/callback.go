@@ -81,9 +81,18 @@ func (d *Dispatcher) callback(r *message.Record) (*message.Message, error) {
 	m := &message.Message{Account: r.Account, Channel: message.ChannelWebhook, Priority: r.Priority, Callback: true, To: to,
 		Body: string(body), TTL: callbackTTL, TraceParent: r.TraceParent, RequestID: r.RequestID,
 		// No client's key begins with a control character.
-		IdempotencyKey: "\x01" + r.ID.String() + "." + r.Status.String()}
+		IdempotencyKey: "\x01" + r.ID.String() + "." + changeOf(r)}
 	m.Fingerprint[0] = 1 // the same for every body: the first one counts
 	return m, nil
+}
+
+// changeOf names the change of a record to the state that it has. A message that
+// is given up stays sent, which it was told to be before.
+func changeOf(r *message.Record) string {
+	if r.Status == message.Sent && r.Final() {
+		return r.Status.String() + "." + message.CodeNoReport
+	}
+	return r.Status.String()
 }
 
 const callbackTTL = 72 * 60 * 60 * 1e9 // ns: three days, the schedule's length and more

@@ -48,8 +48,11 @@ type Store interface {
 
 	// Unreported gives up waiting for reports of up to limit messages that were
 	// sent before t and of which nothing was heard since: they keep the status
-	// sent, with the error CodeNoReport, and are final. It returns them.
-	Unreported(ctx context.Context, t time.Time, limit int) ([]message.Record, error)
+	// sent, with the error CodeNoReport, and are final. It returns them. First,
+	// before anything is changed, tell is called with the records as they will
+	// be, so that what it makes durable outlives a crash in between: they are
+	// then found once more. An error of tell is returned and changes nothing.
+	Unreported(ctx context.Context, t time.Time, limit int, tell func([]message.Record) error) ([]message.Record, error)
 
 	// Usage counts an account's messages by day, channel and status, in this
 	// order. Days whose messages retention has deleted still count, for

@@ -262,24 +262,28 @@ func (w *writer) hearEarly(r *message.Record, state message.State) (_ message.St
 }
 
 // Unreported implements sink.Store.
-func (s *Store) Unreported(ctx context.Context, t time.Time, limit int) (given []message.Record, err error) {
+func (s *Store) Unreported(ctx context.Context, t time.Time, limit int, tell func([]message.Record) error) (given []message.Record, err error) {
+	found, err := s.awaited(ctx, t, limit)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	for i := range found {
+		found[i].State = found[i].GivenUp()
+	}
+	if err := tell(found); err != nil {
+		return nil, err
+	}
 	err = s.change(ctx, "unreported", func(w *writer) error {
-		var ids []message.ID
-		end := sentPrefix(t)
-		err := scan(ctx, w.before, []byte{prefixSent}, []byte{prefixSent}, func(item *badger.Item) error {
-			if len(ids) == limit || bytes.Compare(item.Key(), end) >= 0 {
-				return errEnough
+		for i := range found {
+			r, err := readRecord(w.txn, messageKey(found[i].ID))
+			if errors.Is(err, sink.ErrNotFound) {
+				continue // it has come to its age meanwhile
 			}
-			ids = append(ids, keyID(item.Key()))
-			return nil
-		})
-		if err != nil && !errors.Is(err, errEnough) {
-			return err
-		}
-		for _, id := range ids {
-			r, err := readRecord(w.txn, messageKey(id))
 			if err != nil {
 				return err
+			}
+			if !r.Awaited() || !r.SentAt.Before(t) {
+				continue // a report came meanwhile
 			}
 			if err := w.setState(ctx, &r, r.GivenUp(), nil); err != nil {
 				return err
@@ -292,4 +296,26 @@ func (s *Store) Unreported(ctx context.Context, t time.Time, limit int) (given [
 		return nil, err
 	}
 	return given, nil
+}
+
+// awaited finds up to limit messages that were sent before t and of which nothing
+// was heard, the oldest first.
+func (s *Store) awaited(ctx context.Context, t time.Time, limit int) (found []message.Record, err error) {
+	end := sentPrefix(t)
+	err = s.view(ctx, "unreported", func(txn *badger.Txn) error {
+		return scan(ctx, txn, []byte{prefixSent}, []byte{prefixSent}, func(item *badger.Item) error {
+			if len(found) == limit || bytes.Compare(item.Key(), end) >= 0 {
+				return errEnough
+			}
+			r, err := readRecord(txn, messageKey(keyID(item.Key())))
+			if err == nil {
+				found = append(found, r)
+			}
+			return err
+		})
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
+	}
+	return found, nil
 }

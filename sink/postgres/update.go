@@ -226,19 +226,26 @@ func (s *Store) mergeCleaned(ctx context.Context, ids []message.ID, become func(
 	return c.states, err
 }
 
-// Unreported implements sink.Store: a sweep in two steps, the second of which
-// looks again whether a report has come in between.
-func (s *Store) Unreported(ctx context.Context, t time.Time, limit int) ([]message.Record, error) {
-	var ids []message.ID
+// Unreported implements sink.Store: a sweep in steps, the last of which looks
+// again, for a report may come in between.
+func (s *Store) Unreported(ctx context.Context, t time.Time, limit int, tell func([]message.Record) error) ([]message.Record, error) {
+	var found []message.Record
 	err := s.do(ctx, "find unreported", func(ctx context.Context, conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, "/* find unreported */ SELECT id FROM messages WHERE status = 'sent' AND error IS NULL AND sent_at < $1 ORDER BY sent_at LIMIT $2", t, limit)
+		rows, err := conn.Query(ctx, "/* find unreported */ SELECT "+recordColumns+" FROM messages WHERE status = 'sent' AND error IS NULL AND sent_at < $1 ORDER BY sent_at LIMIT $2", t, limit)
 		if err != nil {
 			return err
 		}
-		ids, err = pgx.CollectRows(rows, scanID)
+		found, err = pgx.CollectRows(rows, scanRecord)
 		return err
 	})
-	if err != nil || len(ids) == 0 {
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	ids := make([]message.ID, len(found))
+	for i := range found {
+		ids[i], found[i].State = found[i].ID, found[i].GivenUp()
+	}
+	if err := tell(found); err != nil {
 		return nil, err
 	}
 	return s.changeRecords(ctx, ids, func(_ message.ID, known message.State) message.State {

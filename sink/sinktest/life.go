@@ -2,6 +2,7 @@ package sinktest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -248,8 +249,15 @@ func (s *suite) testUnreported(t *testing.T) {
 	s.insert(t, batch...)
 	s.report(t, message.Report{Channel: message.ChannelWhatsApp, ProviderID: batch[0].ProviderID, Status: message.Delivered, At: at(0)})
 	var given []message.ID
+	s.testUnreportedIsToldFirst(t, batch[1])
 	for n := 1; n > 0; {
-		records, err := s.store.Unreported(context.Background(), time.UnixMilli(1005).UTC(), 3)
+		told := map[message.ID]bool{}
+		records, err := s.store.Unreported(context.Background(), time.UnixMilli(1005).UTC(), 3, func(rs []message.Record) error {
+			for _, r := range rs {
+				told[r.ID] = true
+			}
+			return nil
+		})
 		if err != nil {
 			t.Fatalf("unreported: %v", err)
 		}
@@ -261,6 +269,9 @@ func (s *suite) testUnreported(t *testing.T) {
 				continue // of a test before this one
 			}
 			given = append(given, r.ID)
+			if !told[r.ID] {
+				t.Errorf("%s was given up, and nobody told first", r.ID)
+			}
 			equal(t, "record", s.get(t, account, r.ID), r)
 			if r.Status != message.Sent || r.Error == nil || r.Error.Code != message.CodeNoReport || !r.Final() {
 				t.Errorf("%s is %v with %+v, want sent for good with %s", r.ID, r.Status, r.Error, message.CodeNoReport)
@@ -278,6 +289,28 @@ func (s *suite) testUnreported(t *testing.T) {
 	s.report(t, message.Report{Channel: message.ChannelWhatsApp, ProviderID: batch[1].ProviderID, Status: message.Delivered, At: at(0)})
 	if got := s.get(t, account, batch[1].ID); got.Status != message.Delivered || got.Error != nil {
 		t.Errorf("a late report made it %v with %+v, want delivered", got.Status, got.Error)
+	}
+}
+
+// testUnreportedIsToldFirst: who is told of what will be given up finds it as it
+// was; where that fails, it stays so; and what is heard meanwhile counts.
+func (s *suite) testUnreportedIsToldFirst(t *testing.T, r message.Record) {
+	t.Helper()
+	crash := errors.New("a crash between what is told and what is changed")
+	var seen []message.Record
+	records, err := s.store.Unreported(context.Background(), r.SentAt.Add(time.Millisecond), 100, func(rs []message.Record) error {
+		seen = append(seen, rs...)
+		return crash
+	})
+	if !errors.Is(err, crash) || len(records) != 0 {
+		t.Errorf("unreported: %d records, %v, want what tell returned", len(records), err)
+	}
+	at := slices.IndexFunc(seen, func(got message.Record) bool { return got.ID == r.ID })
+	if at < 0 || !seen[at].Final() || seen[at].Error.Code != message.CodeNoReport {
+		t.Fatalf("%d were told, want %s among them as it will be", len(seen), r.ID)
+	}
+	if got := s.get(t, r.Account, r.ID); got.Error != nil || got.Final() {
+		t.Errorf("after the crash it is %v with %+v, want it sent", got.Status, got.Error)
 	}
 }
 

@@ -84,14 +84,29 @@ func (m *Memory) hearEarlyLocked(r *message.Record) {
 }
 
 // Unreported implements sink.Store.
-func (m *Memory) Unreported(ctx context.Context, t time.Time, limit int) ([]message.Record, error) {
+func (m *Memory) Unreported(ctx context.Context, t time.Time, limit int, tell func([]message.Record) error) ([]message.Record, error) {
 	if err := m.enter(ctx, "unreported"); err != nil {
 		return nil, err
 	}
+	var found []message.Record
+	for i := range m.records {
+		if r := m.records[i]; r.Awaited() && r.SentAt.Before(t) && len(found) < limit {
+			r.State = r.GivenUp()
+			found = append(found, r)
+		}
+	}
+	m.mu.Unlock()
+	if len(found) == 0 {
+		return nil, nil
+	}
+	if err := tell(found); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
 	defer m.mu.Unlock()
 	var given []message.Record
-	for i := range m.records {
-		if r := &m.records[i]; r.Awaited() && r.SentAt.Before(t) && len(given) < limit {
+	for i := range found {
+		if r := &m.records[m.at[found[i].ID]]; r.Awaited() && r.SentAt.Before(t) {
 			r.State = r.GivenUp()
 			given = append(given, *r)
 		}
