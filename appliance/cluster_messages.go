@@ -105,7 +105,11 @@ func (m *messages) here(ctx context.Context, owner string, id message.ID) (messa
 	if id.Node() == m.cfg.Node {
 		entry, err := m.log.Lookup(id)
 		if err == nil {
-			return ownedBy(owner, entry)
+			r, err := ownedBy(owner, entry)
+			if s, held := m.dispatcher.Holds(id); err == nil && held && r.Status.CanReach(s) {
+				r.Status, r.HoldReason, r.NextAttemptAt = s, "", time.Time{} // the log learns it with the next record
+			}
+			return r, err
 		}
 		if !errors.Is(err, wal.ErrNotFound) {
 			return message.Record{}, err

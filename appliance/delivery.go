@@ -58,20 +58,28 @@ func (a *Appliance) buildDispatcher() error {
 		Admit:       a.delivery.accounts.admit,
 		CallbackURL: a.delivery.accounts.callbackURL,
 		Render:      renderCallback,
-		Append: func(ctx context.Context, m *message.Message) error {
-			_, err := a.log.Append(ctx, m)
-			if errors.Is(err, wal.ErrInProgress) || errors.Is(err, wal.ErrKeyMismatch) {
-				return nil // it is there
-			}
-			return err
-		},
-		OnChange:   func(changed []message.Record) { a.api.Publish(changed) },
-		OnStop:     a.channelStopped,
-		Grace:      a.cfg.HTTP.ShutdownTimeout / 4,
-		Logger:     a.logger.With("part", "delivery"),
-		Registerer: a.registry,
+		Append:      a.appendCallbacks,
+		OnChange:    func(changed []message.Record) { a.api.Publish(changed) },
+		OnStop:      a.channelStopped,
+		Grace:       a.cfg.HTTP.ShutdownTimeout / 4,
+		Logger:      a.logger.With("part", "delivery"),
+		Registerer:  a.registry,
 	})
 	return err
+}
+
+// appendCallbacks accepts callbacks into the log, as one group.
+func (a *Appliance) appendCallbacks(ctx context.Context, ms []*message.Message) error {
+	receipts := make([]wal.Receipt, len(ms))
+	if err := a.log.AppendBatch(ctx, ms, receipts); err != nil {
+		return err
+	}
+	for _, r := range receipts {
+		if r.Err != nil && !errors.Is(r.Err, wal.ErrInProgress) && !errors.Is(r.Err, wal.ErrKeyMismatch) {
+			return r.Err // and with these two it is there
+		}
+	}
+	return nil
 }
 
 // deliverySettings are what the configuration says of delivery, with the
@@ -164,6 +172,10 @@ func (j journalAdapter) Shelve(ctx context.Context, shelf uint64, entries []mess
 
 func (j journalAdapter) Fetch(ctx context.Context, shelf uint64, n int) (int, error) {
 	return j.Log.Fetch(ctx, wal.Shelf(shelf), n)
+}
+
+func (j journalAdapter) Browse(shelf uint64, after message.ID, n int) ([]message.Entry, error) {
+	return j.Log.Browse(wal.Shelf(shelf), after, n)
 }
 
 func (j journalAdapter) Shelves() ([]uint64, error) {

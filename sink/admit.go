@@ -42,6 +42,10 @@ func deliverable(r *message.Record) bool {
 func (d *Dispatcher) admit(ctx context.Context, entries []message.Entry, records []message.Record) {
 	var s sorted
 	present := now()
+	entries, records, ok := d.announce(ctx, entries, records, present)
+	if !ok {
+		return
+	}
 	d.mu.Lock()
 	for i := range records {
 		d.sortLocked(&s, &job{entry: entries[i], rec: records[i], stored: !records[i].StoredAt.IsZero()}, present)
@@ -73,6 +77,75 @@ func (d *Dispatcher) admit(ctx context.Context, entries []message.Entry, records
 	signal(d.fetch)
 }
 
+// announce makes it known that messages are queued now which were not before:
+// those whose time has come, and those that go without the store. It is told, and
+// durable, before they can be sent; where that cannot be, they wait for it in the
+// log as they are. It returns those that go on; false: the log has failed.
+func (d *Dispatcher) announce(ctx context.Context, entries []message.Entry, records []message.Record, present time.Time) ([]message.Entry, []message.Record, bool) {
+	at := d.unannounced(entries, records, present)
+	if len(at) == 0 {
+		return entries, records, true
+	}
+	queued, told := make([]message.Entry, len(at)), make([]message.Record, len(at))
+	for n, i := range at {
+		told[n], queued[n] = records[i], entries[i]
+		told[n].Status, told[n].HoldReason, told[n].NextAttemptAt = message.Queued, "", time.Time{}
+		queued[n].Progress = told[n].State.Append(nil)
+	}
+	if err := d.Changed(ctx, told); err != nil {
+		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(told))
+		waiting := make([]*job, len(at))
+		for n, i := range at {
+			waiting[n] = &job{entry: entries[i], rec: records[i]}
+			waiting[n].become(records[i].State)
+		}
+		d.park(ctx, time.Now().Add(callbackRest), waiting...)
+		return without(entries, at), without(records, at), true
+	}
+	if err := d.cfg.Journal.Progress(ctx, queued); err != nil {
+		d.fail(ctx, err)
+		return nil, nil, false
+	}
+	for n, i := range at {
+		records[i], entries[i] = told[n], queued[n]
+	}
+	return entries, records, true
+}
+
+// callbackRest is how long messages wait whose callbacks the log does not take.
+const callbackRest = 5 * time.Second
+
+// unannounced finds the messages that are queued from now on.
+func (d *Dispatcher) unannounced(entries []message.Entry, records []message.Record, present time.Time) (at []int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range records {
+		r := &records[i]
+		o := d.outlets[r.Channel]
+		if o == nil || d.cancels[r.ID] != nil || r.Status != message.Accepted && (r.Status != message.Scheduled || r.SendAt.After(present)) {
+			continue
+		}
+		if r.Status == message.Scheduled && entries[i].Progress != nil && o.parked > 0 {
+			o.parked--
+		}
+		at = append(at, i)
+	}
+	return at
+}
+
+// without returns list less the places in at, which ascend.
+func without[T any](list []T, at []int) []T {
+	kept := make([]T, 0, len(list)-len(at))
+	for i := range list {
+		if len(at) > 0 && at[0] == i {
+			at = at[1:]
+			continue
+		}
+		kept = append(kept, list[i])
+	}
+	return kept
+}
+
 // sorted is where each of the messages that were handed over goes.
 type sorted struct {
 	ended    []*job // their end is in the log
@@ -96,7 +169,7 @@ func (d *Dispatcher) sortLocked(s *sorted, j *job, present time.Time) {
 	}
 	if v := d.cancels[r.ID]; v != nil && !settledStatus(r.Status) {
 		v.taken = true
-		j.become(canceledState(r.State, v.at))
+		j.become(v.end(r.State, v.at))
 	}
 	delete(d.cancels, r.ID)
 	switch {

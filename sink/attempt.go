@@ -55,6 +55,7 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 	s := j.rec.State
 	s.Status, s.HoldReason, s.NextAttemptAt = message.Sending, "", time.Time{}
 	j.become(s)
+	o.d.publish(j)
 	if policy == PolicyFail {
 		// Durable before the call: after a kill the attempt must count as made.
 		if err := o.d.cfg.Journal.Progress(ctx, []message.Entry{j.entry}); err != nil {
@@ -284,6 +285,7 @@ func (o *outlet) stopped(ctx context.Context, j *job, r result, stop *StopChanne
 	s := j.rec.State
 	s.Status, s.HoldReason, s.NextAttemptAt = message.Queued, HoldStopped, time.Time{}
 	j.become(s)
+	o.d.publish(j)
 	o.d.mu.Lock()
 	news := !time.Now().Before(o.stoppedUntil)
 	if news {
@@ -335,8 +337,12 @@ func (o *outlet) hold(ctx context.Context, j *job, reason string, until time.Tim
 		until = exp
 	}
 	s := j.rec.State
+	tried := s.Status == message.Sending
 	s.Status, s.HoldReason, s.NextAttemptAt = message.Queued, reason, until.UTC().Truncate(time.Millisecond)
 	j.become(s)
+	if tried {
+		o.d.publish(j)
+	}
 	o.d.park(ctx, until, j)
 }
 

@@ -26,6 +26,14 @@ func (d *Dispatcher) tell(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
+// publish tells OnChange that a message is being sent, or queued once more: of
+// these there are no callbacks.
+func (d *Dispatcher) publish(j *job) {
+	if d.cfg.OnChange != nil {
+		d.cfg.OnChange([]message.Record{j.rec})
+	}
+}
+
 // Changed tells of records whose status has changed: to OnChange, and to the
 // callback of each that has one, as a message of the log, durable when Changed
 // returns. A repeat of the same id and status accepts no second callback for as
@@ -46,17 +54,21 @@ func (d *Dispatcher) Callbacks(ctx context.Context, records []message.Record) er
 	if d.cfg.Append == nil || d.cfg.Render == nil {
 		return nil
 	}
+	var all []*message.Message
 	for i := range records {
 		m, err := d.callback(&records[i])
 		if err != nil {
 			d.log.Error("A callback can't be rendered; it is left out.", "id", records[i].ID, "err", err)
 		}
-		if m == nil {
-			continue
+		if m != nil {
+			all = append(all, m)
 		}
-		if err := d.cfg.Append(ctx, m); err != nil {
-			return fmt.Errorf("accept callback of message %s: %w", records[i].ID, err)
-		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	if err := d.cfg.Append(ctx, all); err != nil {
+		return fmt.Errorf("accept %d callbacks, the first of message %s: %w", len(all), records[0].ID, err)
 	}
 	return nil
 }

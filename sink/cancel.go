@@ -12,10 +12,11 @@ import (
 // ErrTooLate: the message is being sent, or has been, or has come to another end.
 var ErrTooLate = errors.New("too late to cancel")
 
-// verdict is a cancel of a message that the dispatcher does not hold: it is on
+// verdict is the end of a message that the dispatcher does not hold: it is on
 // its way through the pipeline, or rests in the log.
 type verdict struct {
 	at    time.Time
+	end   func(message.State, time.Time) message.State
 	taken bool // the message has met it
 }
 
@@ -60,11 +61,12 @@ func (d *Dispatcher) cancel(ctx context.Context, id message.ID) (r message.Recor
 	case settledStatus(r.Status):
 		return r, false, ErrTooLate
 	}
-	v := &verdict{at: now()}
+	v := &verdict{at: now(), end: canceledState}
 	j, again, err := d.decide(&r, v)
 	if again || err != nil {
 		return r, again, err
 	}
+	before := r
 	r.State = canceledState(r.State, v.at)
 	_, err = d.cfg.Journal.Recall(ctx, id, r.State.Append(nil))
 	if j != nil {
@@ -76,9 +78,9 @@ func (d *Dispatcher) cancel(ctx context.Context, id message.ID) (r message.Recor
 		d.settle(ctx, j)
 		return r, false, nil
 	}
+	d.recalled(&before, err)
 	if errors.Is(err, ErrNotFound) {
 		d.mu.Lock()
-		delete(d.cancels, id)
 		taken := v.taken
 		d.mu.Unlock()
 		if taken {
@@ -149,7 +151,7 @@ func (d *Dispatcher) takeOff(records []message.Record) *flight {
 		for i := range records {
 			if v := d.cancels[records[i].ID]; v != nil && records[i].Channel == message.ChannelStore {
 				v.taken = true
-				records[i].State = canceledState(records[i].State, v.at)
+				records[i].State = v.end(records[i].State, v.at)
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func TestDelivers(t *testing.T) {
 			if r.Status != message.Sent || r.SentAt.IsZero() || r.ProviderID == "" || len(r.Attempts) != 1 || p.service.ledger[id] != 1 {
 				t.Fatalf("%s: %+v, sent %d times", id, r.State, p.service.ledger[id])
 			}
-			if diff := cmp.Diff([]message.Status{message.Queued, message.Sent}, p.told.statuses(id)); diff != "" {
+			if diff := cmp.Diff([]message.Status{message.Queued, message.Sending, message.Sent}, p.told.statuses(id)); diff != "" {
 				t.Fatalf("told (-want +got):\n%s", diff)
 			}
 		}

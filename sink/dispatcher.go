@@ -33,6 +33,9 @@ type Shelves interface {
 	Shelve(ctx context.Context, shelf uint64, entries []message.Entry) error
 	// Fetch lets up to n come back, those accepted first; fewer: it has no more.
 	Fetch(ctx context.Context, shelf uint64, n int) (int, error)
+	// Browse reads up to n messages of the shelf that were accepted after that
+	// id, in order, and leaves them there.
+	Browse(shelf uint64, after message.ID, n int) ([]message.Entry, error)
 	// Shelves lists those that are not empty.
 	Shelves() ([]uint64, error)
 }
@@ -72,8 +75,9 @@ type DispatcherConfig struct {
 	CallbackURL func(*message.Record) string
 	// Render is the body of a callback about the record.
 	Render func(*message.Record) ([]byte, error)
-	// Append accepts a callback into the log; nil: there are none.
-	Append func(context.Context, *message.Message) error
+	// Append accepts callbacks into the log; nil: there are none. All are durable
+	// when it returns nil, those that it had accepted before among them.
+	Append func(context.Context, []*message.Message) error
 
 	// OnChange is called with records whose status has changed, from many
 	// goroutines. It must be quick and not keep the slice.
@@ -107,6 +111,7 @@ type Dispatcher struct {
 	cancels    map[message.ID]*verdict
 	flights    map[*flight]struct{}
 	shelves    map[uint64]*shelf
+	deadlines  deadlines
 	recipients recipients
 }
 
@@ -225,6 +230,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 		}
 	}
 	rest.Go(func() { d.fetchRoom(taking) })
+	rest.Go(func() { d.expireResting(taking) })
 	for range settlers {
 		rest.Go(func() { d.settleAll(settling) })
 	}
@@ -301,6 +307,23 @@ func (d *Dispatcher) drop(jobs ...*job) {
 			delete(d.held, j.rec.ID)
 		}
 	}
+}
+
+// Holds says how far a message is that the dispatcher has in memory, which the log
+// does not say: queued or sending. false: it does not have it, or its end is known.
+func (d *Dispatcher) Holds(id message.ID) (message.Status, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	j := d.held[id]
+	switch {
+	case j == nil:
+		return 0, false
+	case j.phase == waiting || j.phase == picked:
+		return message.Queued, true
+	case j.phase == sending:
+		return message.Sending, true
+	}
+	return 0, false
 }
 
 // settledStatus reports whether the dispatcher has nothing left to do. What

@@ -40,8 +40,8 @@
 // Memory is bounded whatever the backlog. What finds the queue full, its breaker
 // open or its channel stopped rests on a shelf of the log (shelves.go) and comes
 // back when there is room, or, after one probe, by doubling; what waits for a
-// time is parked until then. Neither uses up an attempt. A message on a shelf
-// that expires is found to have when it comes back.
+// time is parked until then. Neither uses up an attempt. A message that expires on
+// a shelf is ended there (expiry.go).
 //
 // While the store is down (detour.go), what has no idempotency key is delivered
 // all the same, and its states are kept in the log.

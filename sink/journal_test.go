@@ -17,6 +17,7 @@ type journal struct {
 	resting  map[message.ID]restingEntry // guarded by source.mu, as all below
 	recalled map[message.ID][]byte
 	progress map[message.ID][]byte
+	browsed  int
 }
 
 type restingEntry struct {
@@ -126,6 +127,19 @@ func (j *journal) Fetch(_ context.Context, shelf uint64, n int) (int, error) {
 		j.returnLocked(id)
 	}
 	return len(there), nil
+}
+
+func (j *journal) Browse(shelf uint64, after message.ID, n int) (all []message.Entry, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.browsed++
+	for id, r := range j.resting {
+		if r.due.IsZero() && r.shelf == shelf && id.Compare(after) > 0 {
+			all = append(all, r.Entry)
+		}
+	}
+	slices.SortFunc(all, func(a, b message.Entry) int { return a.ID.Compare(b.ID) })
+	return all[:min(n, len(all))], nil
 }
 
 func (j *journal) Shelves() (all []uint64, err error) {

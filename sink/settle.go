@@ -96,7 +96,7 @@ func (d *Dispatcher) gather(ctx context.Context) (batch []*job) {
 func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
 	if err := d.tell(ctx, jobs); err != nil {
 		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(jobs))
-		d.park(ctx, time.Now().Add(5*time.Second), jobs...)
+		d.park(ctx, time.Now().Add(callbackRest), jobs...)
 		return nil
 	}
 	if until := d.knock.closedUntil(); !until.IsZero() {

@@ -92,6 +92,9 @@ func (o *outlet) shelve(ctx context.Context, kind uint64, jobs ...*job) {
 		}
 		o.d.mu.Lock()
 		o.d.shelfLocked(id).added++
+		for _, j := range on {
+			o.d.deadlines.add(&j.rec)
+		}
 		o.d.mu.Unlock()
 	}
 }

@@ -165,7 +165,7 @@ func (p *Pipeline) complete(work context.Context, final []message.Entry, told bo
 	case told:
 		err = p.cfg.Source.Complete(work, final)
 	default:
-		err = p.cfg.Dispatcher.cfg.Journal.Park(work, time.Now().Add(5*time.Second), final)
+		err = p.cfg.Dispatcher.cfg.Journal.Park(work, time.Now().Add(callbackRest), final)
 	}
 	if err != nil && work.Err() != nil {
 		return context.Cause(work) // out of time: it is stored, and will be known

@@ -55,6 +55,20 @@ func (m *marks) begin(region uint64) []byte {
 	return p.low
 }
 
+// low is where a region's first message is, or before it.
+func (m *marks) low(region uint64) []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.regions[region]
+	switch {
+	case p == nil:
+		return startOf(region)
+	case p.put != nil && bytes.Compare(p.put, p.low) < 0:
+		return p.put
+	}
+	return p.low
+}
+
 // end ends a look that has left nothing below low; nil: nothing at all.
 func (m *marks) end(region uint64, low []byte) {
 	m.mu.Lock()

@@ -280,6 +280,16 @@ func (m *model) Fetch(t *rapid.T) {
 		}
 	}
 	slices.SortFunc(there, message.ID.Compare)
+	var after message.ID
+	seen := there
+	if len(there) > 1 {
+		after, seen = there[0], there[1:]
+	}
+	seen = seen[:min(n, len(seen))]
+	browsed, err := m.log.Browse(shelf, after, n)
+	if ids := idsOf(browsed); err != nil || !slices.Equal(ids, seen) {
+		t.Fatalf("browsed %v of shelf %d after %s, %v, want %v", ids, shelf, after, err, seen)
+	}
 	got, err := m.log.Fetch(background(), shelf, n)
 	if want := min(n, len(there)); err != nil || got != want {
 		t.Fatalf("fetched %d of shelf %d, %v, want %d", got, shelf, err, want)
@@ -421,4 +431,12 @@ func TestProperty08_NothingIsLostWhateverHappens(t *testing.T) {
 		})
 		m.finish(r)
 	})
+}
+
+func idsOf(entries []message.Entry) []message.ID {
+	var ids []message.ID
+	for i := range entries {
+		ids = append(ids, entries[i].ID)
+	}
+	return ids
 }

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -48,6 +49,45 @@ func (l *Log) Fetch(ctx context.Context, shelf Shelf, n int) (int, error) {
 		fetched += back
 	}
 	return fetched, nil
+}
+
+// Browse reads up to n messages of the shelf with ids after that one, in order,
+// and leaves them there. They have no Progress.
+func (l *Log) Browse(shelf Shelf, after message.ID, n int) ([]message.Entry, error) {
+	db, err := l.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer l.release()
+	txn := db.NewTransaction(false)
+	defer txn.Discard()
+	due := shelfBase + uint64(shelf)
+	it := txn.NewIterator(badger.IteratorOptions{Prefix: binary.BigEndian.AppendUint64([]byte{prefixParked}, due)})
+	defer it.Close()
+	from := parkedKey(nil, due, after)
+	if low := l.marks.low(due); bytes.Compare(from, low) < 0 {
+		from = low
+	}
+	var entries []message.Entry
+	for it.Seek(from); it.Valid() && len(entries) < n; it.Next() {
+		id, err := recordID(it.Item().Key())
+		if err != nil {
+			return nil, err
+		}
+		if id.Compare(after) <= 0 {
+			continue
+		}
+		record, err := it.Item().ValueCopy(nil)
+		if err != nil {
+			return nil, err
+		}
+		e := message.Entry{ID: id}
+		if e.Seq, e.Payload, err = openRecord(record, id); err != nil {
+			return nil, fmt.Errorf("read parked message %s: %w", id, err)
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
 }
 
 // Shelves lists the shelves that have something on them, ascending. It costs
