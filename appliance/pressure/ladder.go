@@ -17,6 +17,11 @@
 // that an outage of the store is for. Connections stop at high: the listener
 // itself refuses what is over their number, and those who are in should be
 // served.
+//
+// What gives way at elevated: compaction of the log and the count of its live keys
+// wait (unless it is space that is short), and the accounts' feeds gather what
+// they write. At high no feed is opened, those that are open get nothing but word,
+// afterwards, that they missed something, and the operators' feed slows down.
 package pressure
 
 import "fmt"
