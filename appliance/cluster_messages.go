@@ -40,6 +40,19 @@ type messageAnswer struct {
 	State   []byte `json:"state"`
 }
 
+func encodeAnswer(r *message.Record) ([]byte, error) {
+	return json.Marshal(messageAnswer{Seq: r.Seq, Message: r.Message.Append(nil), State: r.State.Append(nil)})
+}
+
+// decodeAnswer reads what the node of a message's id answers.
+func decodeAnswer(id message.ID, text []byte) (message.Record, error) {
+	var a messageAnswer
+	if err := json.Unmarshal(text, &a); err != nil {
+		return message.Record{}, fmt.Errorf("read answer of node %d: %w", id.Node(), err)
+	}
+	return message.Entry{ID: id, Seq: a.Seq, Payload: a.Message, Progress: a.State}.Record()
+}
+
 // answerPeers registers what other nodes may ask of this one.
 func (a *Appliance) answerPeers() {
 	a.group.Handle(callMessage, func(ctx context.Context, _ uint16, body []byte) ([]byte, error) {
@@ -54,7 +67,7 @@ func (a *Appliance) answerPeers() {
 		case err != nil:
 			return nil, &raftstate.CallError{Code: codeMessageLater, Detail: err.Error()}
 		}
-		return json.Marshal(messageAnswer{Seq: r.Seq, Message: r.Message.Append(nil), State: r.State.Append(nil)})
+		return encodeAnswer(&r)
 	})
 }
 
@@ -92,11 +105,7 @@ func (m *messages) there(ctx context.Context, owner string, id message.ID) (mess
 	if err != nil {
 		return message.Record{}, err
 	}
-	var answer messageAnswer
-	if err := json.Unmarshal(text, &answer); err != nil {
-		return message.Record{}, fmt.Errorf("read answer of node %d: %w", id.Node(), err)
-	}
-	return message.Entry{ID: id, Seq: answer.Seq, Payload: answer.Message, Progress: answer.State}.Record()
+	return decodeAnswer(id, text)
 }
 
 // here is what this node knows: first its log, then the store. In this order,

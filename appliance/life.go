@@ -35,13 +35,6 @@ const (
 	codeCancelLater = "unavailable"
 )
 
-// cancelAnswer is a record in the encodings of the log.
-type cancelAnswer struct {
-	Seq     uint64 `json:"seq"`
-	Message []byte `json:"message"`
-	State   []byte `json:"state"`
-}
-
 // answerCancels registers that other nodes may have messages of this one canceled:
 // only the node that has a message in its log can decide that it will not be sent.
 func (a *Appliance) answerCancels() {
@@ -62,7 +55,7 @@ func (a *Appliance) answerCancels() {
 		case err != nil:
 			return nil, &raftstate.CallError{Code: codeCancelLater, Detail: err.Error()}
 		}
-		return json.Marshal(cancelAnswer{Seq: r.Seq, Message: r.Message.Append(nil), State: r.State.Append(nil)})
+		return encodeAnswer(&r)
 	})
 }
 
@@ -83,7 +76,7 @@ func (l *life) Cancel(ctx context.Context, owner string, id message.ID) (message
 	defer cancel()
 	answer, err := l.group.Call(limited, id.Node(), callCancel, question)
 	if err == nil {
-		return readCancel(id, answer)
+		return decodeAnswer(id, answer)
 	}
 	if refused, ok := errors.AsType[*raftstate.CallError](err); ok {
 		switch refused.Code {
@@ -103,14 +96,6 @@ func (l *life) Cancel(ctx context.Context, owner string, id message.ID) (message
 		return r, httpapi.ErrNotCancelable
 	}
 	return message.Record{}, fmt.Errorf("%w: ask node %d for a cancel: %w", httpapi.ErrUnavailable, id.Node(), err)
-}
-
-func readCancel(id message.ID, answer []byte) (message.Record, error) {
-	var a cancelAnswer
-	if err := json.Unmarshal(answer, &a); err != nil {
-		return message.Record{}, fmt.Errorf("read answer to a cancel: %w", err)
-	}
-	return message.Entry{ID: id, Seq: a.Seq, Payload: a.Message, Progress: a.State}.Record()
 }
 
 // cancelHere decides about a message that this node accepted.

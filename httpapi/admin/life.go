@@ -88,11 +88,7 @@ func (h *Handler) cancelMessage(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	v, err := h.view(&r)
-	if err != nil {
-		return err
-	}
-	return x.answer(http.StatusOK, v)
+	return h.answerMessage(x, &r)
 }
 
 // postMessages serves what is posted to a word below /messages: httprouter cannot

@@ -146,7 +146,11 @@ func (h *Handler) showMessage(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	v, err := h.view(&r)
+	return h.answerMessage(x, &r)
+}
+
+func (h *Handler) answerMessage(x *exchange, r *message.Record) error {
+	v, err := h.view(r)
 	if err != nil {
 		return err
 	}

@@ -207,17 +207,7 @@ func (s *Store) states(ctx context.Context, ids []message.ID) (map[message.ID]me
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var scan stateScan
-			if err := rows.Scan(scan.targets()...); err != nil {
-				return &answerError{err}
-			}
-			if states[scan.id], err = scan.state(); err != nil {
-				return &answerError{err}
-			}
-		}
-		return rows.Err()
+		return readStates(rows, states)
 	})
 	return states, err
 }

@@ -89,15 +89,8 @@ func mergeReports(known message.State, reports []message.Report) message.State {
 	return known
 }
 
-// findReported returns the message of each report; zero: it is not known. Our own
-// id counts for more than the provider's, but neither outside its channel.
-func (s *Store) findReported(ctx context.Context, reports []message.Report) ([]message.ID, error) {
-	type name struct {
-		channel  message.Channel
-		provider string
-	}
-	var ids []message.ID
-	var providers []string
+// namesIn are the ids, ours and the providers', that reports name.
+func namesIn(reports []message.Report) (ids []message.ID, providers []string) {
 	for _, r := range reports {
 		if !r.ID.IsZero() {
 			ids = append(ids, r.ID)
@@ -106,6 +99,17 @@ func (s *Store) findReported(ctx context.Context, reports []message.Report) ([]m
 			providers = append(providers, r.ProviderID)
 		}
 	}
+	return ids, providers
+}
+
+// findReported returns the message of each report; zero: it is not known. Our own
+// id counts for more than the provider's, but neither outside its channel.
+func (s *Store) findReported(ctx context.Context, reports []message.Report) ([]message.ID, error) {
+	type name struct {
+		channel  message.Channel
+		provider string
+	}
+	ids, providers := namesIn(reports)
 	channels, names := make(map[message.ID]message.Channel), make(map[name]message.ID)
 	err := s.do(ctx, "find reported", func(ctx context.Context, conn *pgx.Conn) error {
 		batch := &pgx.Batch{}
@@ -261,16 +265,7 @@ func (s *Store) settleKept(ctx context.Context, reports []message.Report) error 
 
 // findKept returns the kept reports that name the same ids.
 func (s *Store) findKept(ctx context.Context, sought []message.Report) (kept []message.Report, numbers []int64, err error) {
-	var ids []message.ID
-	var providers []string
-	for _, r := range sought {
-		if !r.ID.IsZero() {
-			ids = append(ids, r.ID)
-		}
-		if r.ProviderID != "" {
-			providers = append(providers, r.ProviderID)
-		}
-	}
+	ids, providers := namesIn(sought)
 	err = s.do(ctx, "find reports", func(ctx context.Context, conn *pgx.Conn) error {
 		kept, numbers = nil, nil
 		rows, err := conn.Query(ctx, `/* find reports */ SELECT number, channel, provider_id, id, status, at, error FROM reports

@@ -88,6 +88,14 @@ func (c *change) lock(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
+	if err := readStates(rows, c.states); err != nil {
+		return err
+	}
+	return answers.Close()
+}
+
+// readStates puts the states of stateColumns into into, and closes rows.
+func readStates(rows pgx.Rows, into map[message.ID]message.State) error {
 	defer rows.Close()
 	for rows.Next() {
 		var scan stateScan
@@ -98,12 +106,9 @@ func (c *change) lock(ctx context.Context, conn *pgx.Conn) error {
 		if err != nil {
 			return &answerError{err}
 		}
-		c.states[scan.id] = state
+		into[scan.id] = state
 	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	return answers.Close()
+	return rows.Err()
 }
 
 func (c *change) args() []any {
