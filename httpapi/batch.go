@@ -20,38 +20,18 @@ const batchOut = 16 << 10
 
 // submitBatch takes any number of messages, one a line: POST /v1/messages/batch.
 func (a *API) submitBatch(x *exchange) error {
-	if a.draining() {
-		return drainingProblem()
-	}
-	who, err := a.authenticate(x)
-	if err != nil {
-		return err
-	}
-	h := x.r.Header
-	if p := checkAccept(h, typeNDJSON); p != nil {
-		return p
-	}
-	if p := checkContentType(h, typeNDJSON); p != nil {
-		return p
-	}
-	key, p := idempotencyKey(h)
-	if p != nil {
-		return p
-	}
-	if p := a.refuseUnread(x); p != nil {
-		return p
-	}
-	pass, err := a.enter(x, &who)
+	from, pass, err := a.letIn(x, typeNDJSON)
 	if err != nil {
 		return err
 	}
 	defer leave(pass)
 	b := &batch{api: a, x: x, pass: pass, checked: x.start, control: http.NewResponseController(x.w), queue: newLineQueue(),
-		from: origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)}}
+		from: from}
 	b.deadline.control, b.deadline.timeout = b.control, a.cfg.StreamTimeout
 	if err := b.control.EnableFullDuplex(); err != nil {
 		return fmt.Errorf("enable full duplex: %w", err)
 	}
+	var p *Problem
 	if b.lines, p = newLineReader(x.r.Body, &a.bodies, b.deadline.extend); p != nil {
 		return p
 	}

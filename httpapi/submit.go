@@ -14,38 +14,46 @@ const locationPrefix = "/v1/messages/"
 
 // submit takes one message: POST /v1/messages.
 func (a *API) submit(x *exchange) error {
-	if a.draining() {
-		return drainingProblem()
-	}
-	who, err := a.authenticate(x)
-	if err != nil {
-		return err
-	}
-	h := x.r.Header
-	if p := checkAccept(h, typeJSON); p != nil {
-		return p
-	}
-	if p := checkContentType(h, typeJSON); p != nil {
-		return p
-	}
-	key, p := idempotencyKey(h)
-	if p != nil {
-		return p
-	}
-	if p := a.refuseUnread(x); p != nil {
-		return p
-	}
-	pass, err := a.enter(x, &who)
+	from, pass, err := a.letIn(x, typeJSON)
 	if err != nil {
 		return err
 	}
 	defer leave(pass)
-	receipt, err := a.take(x, pass, &origin{who: who, key: key, requestID: x.requestID, traceParent: traceParent(h)})
+	receipt, err := a.take(x, pass, &from)
 	if err != nil {
 		return err
 	}
 	a.answer(x, receipt)
 	return nil
+}
+
+// letIn makes the checks of a submission that need no body, in the order of the
+// package comment, and counts the request among the account's. kind is the type
+// of the body and of the answer. Who calls it must leave the pass, if there is one.
+func (a *API) letIn(x *exchange, kind string) (from origin, pass Pass, err error) {
+	if a.draining() {
+		return from, nil, drainingProblem()
+	}
+	if from.who, err = a.authenticate(x); err != nil {
+		return from, nil, err
+	}
+	h := x.r.Header
+	if p := checkAccept(h, kind); p != nil {
+		return from, nil, p
+	}
+	if p := checkContentType(h, kind); p != nil {
+		return from, nil, p
+	}
+	var p *Problem
+	if from.key, p = idempotencyKey(h); p != nil {
+		return from, nil, p
+	}
+	if p := a.refuseUnread(x); p != nil {
+		return from, nil, p
+	}
+	from.requestID, from.traceParent = x.requestID, traceParent(h)
+	pass, err = a.enter(x, &from.who)
+	return from, pass, err
 }
 
 // take brings the message from the wire into the log.
