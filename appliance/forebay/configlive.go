@@ -201,6 +201,9 @@ func (a *app) configDiffCommand() *cobra.Command {
 			for _, k := range d.Changed {
 				row(w, k.Key, orDash(k.Old), "→", orDash(k.New))
 			}
+			if len(d.Changed) == 0 {
+				row(w, fmt.Sprintf("Versions %d and %d say the same.", from, to))
+			}
 		})
 	})
 	return cmd

@@ -88,6 +88,10 @@ type messageRow struct {
 }
 
 func messageTable(w io.Writer, page admin.MessagePage) error {
+	if len(page.Data) == 0 {
+		row(w, "No message.")
+		return nil
+	}
 	row(w, "ID", "ACCEPTED", "STATUS", "CHANNEL", "PRIORITY", "ACCOUNT", "TO", "CLIENT REF")
 	for _, v := range page.Data {
 		var m messageRow

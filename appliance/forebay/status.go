@@ -5,17 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"forebay/appliance/config"
 	"forebay/httpapi/admin"
-	"forebay/wal/message"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -78,45 +73,12 @@ func (a *app) watchStatus(ctx context.Context, c *admin.Client) error {
 	}
 }
 
-func statusTable(w io.Writer, s admin.Status) {
-	row(w, "node", fmt.Sprintf("%d, version %s, up %s", s.Node, s.Version, seconds(s.UptimeSeconds)))
-	row(w, "intake", fmt.Sprintf("%.0f/s, %d accepted, latency %s", s.Intake.Rate, s.Intake.AcceptedTotal, quantiles(s.Intake.Latency)))
-	if len(s.Intake.Refused) > 0 {
-		var parts []string
-		for _, code := range slices.Sorted(maps.Keys(s.Intake.Refused)) {
-			parts = append(parts, fmt.Sprintf("%s %d", code, s.Intake.Refused[code]))
-		}
-		row(w, "refused", strings.Join(parts, ", "))
-	}
-	var lanes []string
-	for p := range message.Priority(message.Lanes) {
-		lanes = append(lanes, fmt.Sprintf("%s %d", p, s.Log.Backlog[p.String()]))
-	}
-	row(w, "log", fmt.Sprintf("%s; oldest %s; %d MiB on disk; append %s", strings.Join(lanes, ", "), seconds(s.Log.OldestAgeSeconds), s.Log.DiskBytes>>20, quantiles(s.Log.AppendLatency)))
-	store := "up"
-	if !s.Store.Up {
-		store = "DOWN since " + local(s.Store.DownSince) + ": " + s.Store.Detail
-	}
-	row(w, "store", fmt.Sprintf("%s, %s; %.0f rows/s in batches of %.0f, %s", s.Store.Kind, store, s.Store.Rate, s.Store.BatchSize, quantiles(s.Store.Latency)))
-	var members []string
-	for _, m := range s.Raft.Members {
-		members = append(members, fmt.Sprintf("%d %s %s", m.Node, m.Role, m.Address))
-	}
-	row(w, "group", fmt.Sprintf("%s, term %d, leader %d; %s", s.Raft.Role, s.Raft.Term, s.Raft.Leader, strings.Join(members, ", ")))
-	row(w, "config", fmt.Sprintf("version %d, loaded %s", s.Config.Version, local(s.Config.LoadedAt)))
-}
-
 func seconds(s float64) string {
 	d := time.Duration(s * float64(time.Second))
 	if d >= time.Second {
 		d = d.Round(time.Second)
 	}
 	return config.FormatDuration(d)
-}
-
-func quantiles(q admin.Quantiles) string {
-	ms := func(s float64) float64 { return math.Round(s*1e5) / 100 }
-	return fmt.Sprintf("p50 %v p90 %v p99 %v ms", ms(q.P50), ms(q.P90), ms(q.P99))
 }
 
 func (a *app) auditCommand() *cobra.Command {
