@@ -43,7 +43,7 @@ type services struct {
 }
 
 func newServices(t *testing.T, seed uint64) *services {
-	s := &services{hooks: newHookReceiver(t), mailRules: sinktest.NewRules(t, seed).Chance(0.03, sinktest.FaultCutDot), metaRules: sinktest.NewRules(t, seed+1).Chance(0.03, sinktest.FaultCut)}
+	s := &services{hooks: newHookReceiver(t), mailRules: sinktest.NewRules(t, seed).Chance(0.1, sinktest.FaultCutDot), metaRules: sinktest.NewRules(t, seed+1).Chance(0.1, sinktest.FaultCut)}
 	s.mails = sinktest.NewSMTP(t, sinktest.SMTPOptions{Plain: true, NoAuth: true}, s.mailRules, nil)
 	s.meta = freeWhatsApp(t, seed, s.metaRules)
 	return s

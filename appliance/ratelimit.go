@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -189,13 +190,17 @@ func (a *Appliance) tierOf(id string) string {
 
 // ratePerSecond turns a count that grows into a rate.
 type ratePerSecond struct {
+	mu    sync.Mutex // guards what follows
 	at    time.Time
 	count uint64
 	rate  float64
 }
 
-// read is for one reader, about once a second.
+// read may be called by several at once, and as often: the rate is that of half a
+// second and more.
 func (r *ratePerSecond) read(now time.Time, count uint64) float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if passed := now.Sub(r.at).Seconds(); passed >= 0.5 {
 		if !r.at.IsZero() {
 			r.rate = float64(count-r.count) / passed

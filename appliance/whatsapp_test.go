@@ -159,7 +159,7 @@ func TestStatusReports(t *testing.T) {
 			witness.mu.Lock()
 			defer witness.mu.Unlock()
 			t.Logf("%d updates late, %d messages early; %d looks saw %d steps", posted, rules.Met(sinktest.FaultEarly), witness.looks, witness.steps)
-			if len(witness.wrong) > 0 || witness.steps < messages/2 {
+			if len(witness.wrong) > 0 || witness.steps < messages/4 {
 				t.Errorf("%d looks saw %d steps; forbidden: %q", witness.looks, witness.steps, witness.wrong)
 			}
 			if meta.Unposted() > 0 {
@@ -299,6 +299,7 @@ func messageErrors(t *testing.T) {
 	n := appliancetest.Start(t, withWhatsApp(t, meta))
 	meta.PostUpdatesTo(n.URL + "/hooks/whatsapp")
 	next := 0
+	began := time.Now()
 	type expected struct {
 		code              int
 		id, status, error string
@@ -341,7 +342,7 @@ func messageErrors(t *testing.T) {
 		if e.status != "went" && (v.Error.Code != e.error || v.Error.ChannelCode != strconv.Itoa(e.code)) {
 			t.Errorf("code %d: it says %+v, want %s", e.code, v.Error, e.error)
 		}
-		if e.status == "queued" && (v.Hold != "retry" || time.Until(v.Next) < 50*time.Second) {
+		if e.status == "queued" && (v.Hold != "retry" || v.Next.Sub(began) < time.Minute) {
 			t.Errorf("code %d: held for %s until %v, want minutes", e.code, v.Hold, v.Next)
 		}
 	}
@@ -377,17 +378,17 @@ func throttleErrors(t *testing.T) {
 		}
 	}
 	// The pair: its recipient waits, the others do not.
-	id, v := held(number(1), sinktest.GraphErrorAfter(429, 131056, 3), "recipient_rate_limited")
+	id, _ := held(number(1), sinktest.GraphErrorAfter(429, 131056, 5), "recipient_rate_limited")
 	other := post(t, n, text(number(2)))
 	arrives(other, 1)
-	if now := show(t, n, id); now.Status != "queued" || time.Now().After(v.Next) {
-		t.Errorf("the recipient's pause held the others up, or was none: %+v", now)
+	if meta.Times(id) != 0 {
+		t.Error("the recipient's pause was none, or held the others up")
 	}
 	second := post(t, n, text(number(1)))
 	arrives(id, 1)
 	arrives(second, 1)
 	// The number: everybody waits, and goes on after it.
-	id, v = held(number(3), sinktest.GraphErrorAfter(400, 130429, 3), "channel_rate_limited")
+	id, v := held(number(3), sinktest.GraphErrorAfter(400, 130429, 3), "channel_rate_limited")
 	other = post(t, n, text(number(4)))
 	for time.Now().Before(v.Next.Add(-500 * time.Millisecond)) {
 		if meta.Times(other) != 0 && time.Now().Before(v.Next.Add(-500*time.Millisecond)) {

@@ -216,7 +216,7 @@ func (e *Exim) Mails(t testing.TB, n int) (texts []string) {
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	var names []string
-	for deadline := time.Now().Add(30 * time.Second); len(names) < n; <-look.C {
+	for deadline := time.Now().Add(time.Minute); len(names) < n; <-look.C {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d of %d mails were delivered", len(names), n)
 		}
