@@ -100,6 +100,9 @@ func TestWhatRelaysSay(t *testing.T) {
 			if got != test.want || fault.Failure.Code != test.code || fault.Neutral != test.neutral {
 				t.Fatalf("got %s, %s, neutral %v (%v); want %s, %s, neutral %v", got, fault.Failure.Code, fault.Neutral, err, test.want, test.code, test.neutral)
 			}
+			if got == "stop" && strings.Contains(err.Error(), to) {
+				t.Errorf("what is logged of the stop names the recipient: %v", err)
+			}
 			if n := s.Times(d.Record.ID.String()); n != test.taken {
 				t.Errorf("the relay took the mail %d times, want %d", n, test.taken)
 			}

@@ -3,6 +3,7 @@ package email
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/textproto"
 	"strconv"
@@ -82,6 +83,9 @@ func sendFault(ctx context.Context, err error) (outcome error, keep bool) {
 		return deferred(f, code, enhanced), true
 	case code >= 530 && code <= 538, e.Reason == gomail.ErrSMTPMailFrom && isSenderRefused(code):
 		f.Failure.Code, f.Failure.Category, f.Failure.Message = refusedUs.Code, refusedUs.Category, refusedUs.Message
+		// A stop is logged, and the library's and the relay's words may name the
+		// recipient of this mail, who has nothing to do with it.
+		f.Cause = fmt.Errorf("%s: the relay answered %s", e.Reason, f.Failure.ChannelCode)
 		return &sink.StopChannel{Fault: f}, false
 	}
 	f.Neutral = true
