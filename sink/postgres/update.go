@@ -280,9 +280,3 @@ func (s *Store) changeRecords(ctx context.Context, ids []message.ID, become func
 	})
 	return records, err
 }
-
-func scanID(row pgx.CollectableRow) (message.ID, error) {
-	var id [16]byte
-	err := row.Scan(&id)
-	return id, err
-}
