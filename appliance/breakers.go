@@ -47,12 +47,12 @@ func (b breakersAdapter) Subscribe(f func(service string, callable bool)) (cance
 type permitAdapter struct{ breaker.Permit }
 
 // Done implements sink.Permit.
-func (p permitAdapter) Done(v sink.Verdict) {
+func (p permitAdapter) Done(v sink.Verdict, why string) {
 	switch v {
 	case sink.Success:
 		p.Permit.Done(breaker.Success)
 	case sink.Failure:
-		p.Permit.Done(breaker.Failure)
+		p.Permit.Failed(why)
 	default:
 		p.Permit.Done(breaker.Neutral)
 	}
@@ -116,7 +116,7 @@ func (a *Appliance) listBreakers() []admin.BreakerStatus {
 func breakerStatus(s breaker.Status) admin.BreakerStatus {
 	return admin.BreakerStatus{
 		Name: s.Service, State: s.Phase.String(), OpenOn: s.OpenOn, Since: s.Since.UTC(), Failures: uint64(s.Failures), Generation: s.Generation,
-		NextProbe: s.RetryAt.UTC(), Probing: s.Probe, Forced: string(s.Forced), ForcedBy: s.Who, ForcedAt: s.ForcedAt,
+		NextProbe: s.RetryAt.UTC(), Probing: s.Probe, Reason: s.Reason, Forced: string(s.Forced), ForcedBy: s.Who, ForcedAt: s.ForcedAt,
 	}
 }
 

@@ -59,7 +59,7 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 	if policy == PolicyFail {
 		// Durable before the call: after a kill the attempt must count as made.
 		if err := o.d.cfg.Journal.Progress(ctx, []message.Entry{j.entry}); err != nil {
-			permit.Done(Neutral)
+			permit.Done(Neutral, "")
 			o.d.fail(ctx, err)
 			return
 		}
@@ -69,10 +69,15 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 	sent, err := o.send(ctx, j, sender, n)
 	took := time.Since(started)
 	if ctx.Err() != nil && err != nil && !errors.As(err, new(*Unknown)) {
-		permit.Done(Neutral)
+		permit.Done(Neutral, "")
 		return // stopped: the log hands it out again, as it was before
 	}
-	permit.Done(verdictOf(err))
+	verdict := verdictOf(err)
+	why := ""
+	if verdict == Failure {
+		why = whyOf(err)
+	}
+	permit.Done(verdict, why)
 	o.judge(ctx, j, result{n, present, took, sent, err, policy})
 }
 
@@ -92,7 +97,7 @@ func (o *outlet) acquire(j *job) (Permit, bool) {
 
 type noPermit struct{}
 
-func (noPermit) Done(Verdict) {}
+func (noPermit) Done(Verdict, string) {}
 
 // begin is the moment from which a message is being sent.
 func (o *outlet) begin(j *job) {

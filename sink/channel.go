@@ -150,8 +150,9 @@ type Breakers interface {
 	Subscribe(f func(service string, callable bool)) (cancel func())
 }
 
-// Permit is leave for one call to a service.
-type Permit interface{ Done(Verdict) }
+// Permit is leave for one call to a service. Done says how it went, and of a
+// Failure in a few words why, without secrets.
+type Permit interface{ Done(v Verdict, why string) }
 
 // Verdict is what a call said about the service's health.
 type Verdict uint8

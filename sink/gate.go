@@ -48,10 +48,10 @@ type pass struct {
 	permit Permit // of the breaker; nil: none was asked for
 }
 
-// tell tells the breaker how the call went.
-func (p pass) tell(v Verdict) {
+// tell tells the breaker how the call went, and of a failure why.
+func (p pass) tell(v Verdict, why string) {
 	if p.permit != nil {
-		p.permit.Done(v)
+		p.permit.Done(v, why)
 	}
 }
 
@@ -120,7 +120,7 @@ func (g *gate) watch() (cancel func()) {
 // leave ends a call that the store answered, be it with an error. It returns
 // for how long the store was down until now; 0: it was not.
 func (g *gate) leave(p pass) (outage time.Duration) {
-	p.tell(Success)
+	p.tell(Success, "")
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.downSince.IsZero() {
@@ -132,9 +132,9 @@ func (g *gate) leave(p pass) (outage time.Duration) {
 	return outage
 }
 
-// leaveDown ends a call that found the store down. It reports whether that is
-// news.
-func (g *gate) leaveDown(p pass) (news bool) {
+// leaveDown ends a call that found the store down, with that error. It reports
+// whether that is news.
+func (g *gate) leaveDown(p pass, err error) (news bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	news = g.downSince.IsZero()
@@ -144,9 +144,9 @@ func (g *gate) leaveDown(p pass) (news bool) {
 	// Calls that were under way together fail together: that is one failure,
 	// not as many as there are workers.
 	if p.round != g.round {
-		p.tell(Neutral)
+		p.tell(Neutral, "")
 	} else {
-		p.tell(Failure)
+		p.tell(Failure, whyOf(err))
 		g.round++
 		g.failures++
 		g.admitted = 1
@@ -158,7 +158,7 @@ func (g *gate) leaveDown(p pass) (news bool) {
 
 // abandon ends a call that says nothing about the store.
 func (g *gate) abandon(p pass) {
-	p.tell(Neutral)
+	p.tell(Neutral, "")
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.exitLocked()

@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"io"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -24,7 +25,7 @@ func TestGateCountsAnOutageOnce(t *testing.T) {
 			passes = append(passes, p)
 		}
 		for i, p := range passes {
-			if news := g.leaveDown(p); news != (i == 0) {
+			if news := g.leaveDown(p, io.EOF); news != (i == 0) {
 				t.Errorf("failure %d is news: %v", i, news)
 			}
 		}
@@ -37,7 +38,7 @@ func TestGateCountsAnOutageOnce(t *testing.T) {
 			if got := time.Since(start); got != want*time.Second {
 				t.Errorf("knock %d after %v, want %v", i, got, want*time.Second)
 			}
-			g.leaveDown(p)
+			g.leaveDown(p, io.EOF)
 		}
 		p, err := g.enter(context.Background())
 		if err != nil {
@@ -51,7 +52,7 @@ func TestGateCountsAnOutageOnce(t *testing.T) {
 		if p, err = g.enter(ctx); err != nil {
 			t.Errorf("enter an open gate: %v", err)
 		}
-		g.leaveDown(p)
+		g.leaveDown(p, io.EOF)
 		if _, err := g.enter(ctx); err == nil {
 			t.Error("enter a closed gate although the context has ended: no error")
 		}

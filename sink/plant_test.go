@@ -92,7 +92,7 @@ func (b *breakers) Acquire(string) (sink.Permit, bool) {
 	return b, true
 }
 
-func (b *breakers) Done(v sink.Verdict) {
+func (b *breakers) Done(v sink.Verdict, _ string) {
 	b.mu.Lock()
 	if !b.open {
 		b.mu.Unlock()

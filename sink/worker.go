@@ -204,7 +204,7 @@ func (p *Pipeline) insert(taking, work context.Context, b *batch) ([]Result, err
 			return nil, err
 		case errors.As(err, &down):
 			p.metrics.errorsDown.Inc()
-			if p.gate.leaveDown(pass) {
+			if p.gate.leaveDown(pass, down) {
 				p.log.Error("The store is down. Accepted messages wait in the log.", "err", down.Err)
 			}
 			if taking.Err() != nil {

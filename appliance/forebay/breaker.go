@@ -39,13 +39,13 @@ func (a *app) breakerForceCommand(action, short string) *cobra.Command {
 }
 
 func breakerTable(w io.Writer, breakers []admin.BreakerStatus) {
-	row(w, "NAME", "STATE", "OPEN ON", "FORCED", "FAILURES", "SINCE", "NEXT PROBE")
+	row(w, "NAME", "STATE", "OPEN ON", "FORCED", "FAILURES", "SINCE", "NEXT PROBE", "REASON")
 	for _, b := range breakers {
 		forced := orDash(b.Forced)
 		if b.Forced != "" && b.ForcedBy != "" {
 			forced += " by " + b.ForcedBy
 		}
-		row(w, b.Name, b.State, openOn(b), forced, b.Failures, local(b.Since), local(b.NextProbe))
+		row(w, b.Name, b.State, openOn(b), forced, b.Failures, local(b.Since), local(b.NextProbe), orDash(b.Reason))
 	}
 }
 

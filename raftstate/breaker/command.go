@@ -44,6 +44,8 @@ type Item struct {
 	OKAgeMS    uint64 `json:"ok_age_ms,omitzero"` // how long ago
 	Probe      Probe  `json:"probe,omitzero"`     // how the probe ended
 	Ask        bool   `json:"ask,omitzero"`       // a call is waiting: may it be the probe?
+	// Reason is what the last failure was, in at most MaxReason bytes.
+	Reason string `json:"reason,omitzero"`
 	// Early: the node knows by another way that the service answers, so that the
 	// probe need not wait for the recovery time.
 	Early bool `json:"early,omitzero"`
@@ -79,6 +81,24 @@ const (
 
 // Configure changes the settings of all breakers.
 type Configure struct{ Settings Settings }
+
+// MaxReason is how many bytes the reason of a failure may have.
+const MaxReason = 160
+
+// reasonOf keeps of a reason what may stand in the replicated state: one line,
+// printable, short.
+func reasonOf(text string) string {
+	text = strings.ToValidUTF8(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text), "\uFFFD")
+	if len(text) <= MaxReason {
+		return text
+	}
+	return strings.ToValidUTF8(text[:MaxReason-len("…")], "") + "…"
+}
 
 // MaxName is how many bytes a service's name may have.
 const MaxName = 300

@@ -25,7 +25,8 @@ type entry struct {
 	probeUntil time.Time
 
 	// What this node has seen in the view's generation.
-	failures int // in a row
+	failures int    // in a row
+	reason   string // of the last of them
 	okAt     time.Time
 	okTold   time.Time // the last success that the group was told of
 	own      own

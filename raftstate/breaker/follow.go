@@ -80,6 +80,7 @@ type Status struct {
 	Since      time.Time // of the last opening or closing; zero: never
 	RetryAt    time.Time // next probe, while open; zero: not by itself
 	Failures   int       // in a row, on this node
+	Reason     string    // why it opened, while it is open; empty: nobody said
 	Forced     Position  // "": by its own rules
 	Who        string    // forced it or let it go last
 	ForcedAt   time.Time
@@ -92,8 +93,12 @@ func (w *Watch) statusOf(e *entry) Status {
 	if e.parent != nil && e.parent.view.Forced == ForcedOpen {
 		s.Phase, s.Forced, s.Who, s.ForcedAt = Open, ForcedOpen, e.parent.view.Who, e.parent.view.ForcedAt
 	}
+	if s.Reason = e.view.Reason; e.own == ownOpen {
+		s.Reason = e.reason
+	}
 	switch {
 	case s.Phase == Closed || s.Forced != "":
+		s.Reason = ""
 	case e.view.Phase == HalfOpen:
 		s.RetryAt, s.Probe = e.probeUntil, e.view.Probe
 	case e.view.Phase == Open:

@@ -179,6 +179,9 @@ func (w *Watch) itemOf(e *entry, now time.Time, later func(time.Time)) (item Ite
 		if e.own == ownOpen {
 			item.Failures = e.failures
 		}
+		if e.own == ownOpen || e.ended == ProbeFailure {
+			item.Reason = e.reason
+		}
 		item.Probe = e.ended
 	}
 	switch {

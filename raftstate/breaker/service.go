@@ -13,6 +13,7 @@ type circuit struct {
 	Since      uint64 `json:"since,omitzero"`    // stamp of the opening or closing
 	RetryAt    uint64 `json:"retry_at,omitzero"` // no probe before
 	Factor     uint64 `json:"factor,omitzero"`   // of the recovery time, 1 to maxFactor
+	Reason     string `json:"reason,omitzero"`   // why it opened, while it is open
 }
 
 // nodeCircuit is the circuit of one node, and is only looked at while that of

@@ -82,7 +82,7 @@ func (s *State) at(name string, at uint64) *service {
 	b.touched = at
 	// A permit that nobody came back with: its node is gone, or the call hangs.
 	if b.probe.Node != 0 && at >= b.probe.Until {
-		s.probeFailed(b, b.probe.Until)
+		s.probeFailed(b, b.probe.Until, reasonSilent)
 	}
 	return b
 }
@@ -99,7 +99,7 @@ func (s *State) report(node uint16, item Item, at uint64) {
 	switch {
 	case !c.Open:
 		if item.Failures >= s.settings.Threshold {
-			s.open(b, node, circuit{Since: at, Factor: 1, RetryAt: at + ms(s.settings.Recovery)})
+			s.open(b, node, circuit{Since: at, Factor: 1, RetryAt: at + ms(s.settings.Recovery), Reason: reasonOf(item.Reason)})
 		}
 	case b.probe.Node == node && item.Probe == ProbeUnused:
 		s.probeReturned(b, at)
@@ -112,7 +112,7 @@ func (s *State) report(node uint16, item Item, at uint64) {
 		s.close(b, node, at)
 	case item.Probe == ProbeFailure:
 		b.probe = probe{Node: node, Until: at}
-		s.probeFailed(b, at)
+		s.probeFailed(b, at, reasonOf(item.Reason))
 	case item.Ask && b.probe.Node == 0 && (item.Early || at >= c.RetryAt && b.turnOf(node, at, s.settings)):
 		s.grant(b, node, at)
 	}
@@ -152,10 +152,14 @@ func (s *State) grant(b *service, node uint16, at uint64) {
 	b.renumber(node, s.nextGeneration())
 }
 
+// reasonSilent is that of a probe whose permit ran out.
+const reasonSilent = "the node with the probe has not said how it ended"
+
 // probeFailed opens the breaker anew, for twice as long.
-func (s *State) probeFailed(b *service, at uint64) {
+func (s *State) probeFailed(b *service, at uint64, reason string) {
 	node := b.probe.Node
 	c := b.circuitOf(node)
+	c.Reason = reason
 	c.Factor = min(2*c.Factor, maxFactor)
 	c.RetryAt = at + c.Factor*ms(s.settings.Recovery)
 	b.failed = node

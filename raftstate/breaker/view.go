@@ -43,6 +43,7 @@ type View struct {
 	OpenOn     []uint16 // the nodes it is open on, if not on all; ascending
 	Since      uint64   // of the phase open or closed
 	RetryAt    uint64   // no probe before, while open
+	Reason     string   // why it opened; empty: it is closed, or nobody said
 	Probe      uint16   // the node that has the permit; 0: none
 	ProbeUntil uint64
 	Forced     Position  // "": by its own rules
@@ -73,7 +74,7 @@ func (s *State) View(name string, node uint16) View {
 	case v.Forced == ForcedOpen:
 		v.Phase = Open
 	case c.Open:
-		v.Phase, v.RetryAt = Open, c.RetryAt
+		v.Phase, v.RetryAt, v.Reason = Open, c.RetryAt, c.Reason
 		if b.probe.Node == node || b.all.Open && b.probe.Node != 0 {
 			v.Phase, v.Probe, v.ProbeUntil = HalfOpen, b.probe.Node, b.probe.Until
 		}

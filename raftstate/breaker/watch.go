@@ -142,10 +142,20 @@ func (p Permit) Done(v Verdict) {
 	if p.entry == nil {
 		return
 	}
-	p.watch.done(p, v)
+	p.watch.done(p, v, "")
 }
 
-func (w *Watch) done(p Permit, v Verdict) {
+// Failed is Done with Failure, and says why: what class of error it was, in a few
+// words, for people. It must not have a secret in it; of it MaxReason bytes are
+// kept.
+func (p Permit) Failed(why string) {
+	if p.entry == nil {
+		return
+	}
+	p.watch.done(p, Failure, reasonOf(why))
+}
+
+func (w *Watch) done(p Permit, v Verdict, why string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e, now := p.entry, time.Now()
@@ -155,7 +165,7 @@ func (w *Watch) done(p Permit, v Verdict) {
 	switch {
 	case p.trial != 0:
 		if p.trial == e.trial && e.trying {
-			w.tried(e, v, now)
+			w.tried(e, v, why, now)
 		}
 	case e.phase() != Closed || v == Neutral:
 	case v == Success:
@@ -167,9 +177,10 @@ func (w *Watch) done(p Permit, v Verdict) {
 		}
 	default:
 		e.failures++
+		e.reason = why
 		if e.failures >= w.settings.Threshold {
 			w.transition(e, now, func() { e.trip(now, w.settings.Recovery) })
-			w.log.Warn("breaker: this node opens it", "service", e.name, "failures", e.failures)
+			w.log.Warn("breaker: this node opens it", "service", e.name, "failures", e.failures, "reason", why)
 			w.wake()
 		}
 	}
@@ -180,14 +191,14 @@ func (w *Watch) done(p Permit, v Verdict) {
 const evidenceShare = 6
 
 // tried ends a probe.
-func (w *Watch) tried(e *entry, v Verdict, now time.Time) {
+func (w *Watch) tried(e *entry, v Verdict, why string, now time.Time) {
 	e.trying = false
 	if v == Neutral {
 		e.free = now // the permit is still good for another call
 		w.wake()
 		return
 	}
-	e.ended = ProbeFailure
+	e.ended, e.reason = ProbeFailure, why
 	if v == Success {
 		e.ended, e.okAt, e.failures = ProbeSuccess, now, 0
 	}

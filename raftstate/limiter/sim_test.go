@@ -71,6 +71,8 @@ type world struct {
 	accepted map[string][]time.Duration
 	flights  map[string][]flight
 	steps    int
+	commands int               // that the group has carried out
+	gone     map[string]bool   // accounts that are deleted
 	grown    map[string]Limits // the most that was ever in force
 }
 
@@ -89,6 +91,7 @@ type simNode struct {
 	flying      map[int]*simRequest
 	next        int
 	waiting     []*simRequest
+	alone       *State // of a leader that nobody follows and that answers all the same; a planted bug
 }
 
 // simRequest is a client's: enter, take one token, be accepted or refused, leave.
@@ -127,7 +130,7 @@ func (q *eventQueue) Pop() any {
 
 func newWorld(seed uint64, nodes int, plans map[string]Limits, f faults, b bug) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), faults: f, bug: b, state: NewState(), plans: plans,
-		accepted: map[string][]time.Duration{}, flights: map[string][]flight{}, grown: map[string]Limits{}}
+		accepted: map[string][]time.Duration{}, flights: map[string][]flight{}, grown: map[string]Limits{}, gone: map[string]bool{}}
 	for a, l := range plans {
 		w.grown[a] = l
 	}
@@ -220,6 +223,16 @@ func (w *world) elect() {
 	}
 }
 
+// plan implements Plans.
+func (w *world) plan(account string) (Limits, bool) {
+	l, ok := w.plans[account]
+	return l, ok && !w.gone[account]
+}
+
+func decoderOf(s *State) *jsontext.Decoder {
+	return jsontext.NewDecoder(bytes.NewReader(stateBytes(s)))
+}
+
 func stateBytes(s *State) []byte {
 	var b bytes.Buffer
 	if err := s.Snapshot().Encode(jsontext.NewEncoder(&b)); err != nil {
@@ -266,8 +279,8 @@ func (w *world) apply(q *Request) (Answer, bool) {
 			}
 		}
 	}
-	answers, short := w.state.Apply(stamp, &Command{Nodes: len(w.nodes), Requests: []Request{*q}},
-		func(a string) (Limits, bool) { l, ok := w.plans[a]; return l, ok })
+	w.commands++
+	answers, short := w.state.Apply(stamp, &Command{Nodes: len(w.nodes), Requests: []Request{*q}}, w.plan)
 	if w.bug == bugBurstAtGrant {
 		for _, e := range q.Entries {
 			a, l := w.state.ledgers[e.Account], w.plans[e.Account]

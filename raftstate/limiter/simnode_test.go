@@ -143,6 +143,10 @@ func (n *simNode) carry(q *Request, answered func(*Answer)) {
 			delay = w.upTo(10 * time.Second)
 		}
 		if w.rng.Float64() < w.faults.lost || n.cutUntil > w.now {
+			if n.alone != nil && n.cutUntil > w.now {
+				answer, _ := n.alone.Apply(w.now.Milliseconds(), &Command{Nodes: len(w.nodes), Requests: []Request{*q}}, w.plan)
+				w.after(delay, n, func() { answered(&answer[0]) })
+			}
 			continue
 		}
 		body := q.Append(nil)

@@ -12,6 +12,7 @@ import (
 // 4 and 17 crash, 5 pause, 6 minority, 8 clocks of new leaders, 9 and 10 plans
 // lowered and raised, 12 and 13 reports late and twice, 15 a hot account on all
 // nodes, 16 a client that moves, 18 snapshot amid leases, 21 stock spent alone.
+// Those with a test of their own are in scenarios_test.go.
 var rough = faults{lost: 0.05, twice: 0.1, delay: 20 * time.Millisecond, late: 0.3, elections: 40 * time.Second, crashes: 50 * time.Second,
 	pauses: 60 * time.Second, partitions: 90 * time.Second, plans: 30 * time.Second, drift: 0.001, refused: 0.05}
 
