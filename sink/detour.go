@@ -13,7 +13,8 @@ import (
 // While the store is down the workers wait at its gate, each with a batch. What
 // may go without the store goes on all the same, by this detour: out of those
 // batches, and out of what still comes from the log. What may not is held, up to
-// a bound, and beyond it rests in the log until the store is back.
+// a bound, and beyond it rests on shelves of the log until the store is back
+// (rested.go).
 
 const (
 	outageLook   = 50 * time.Millisecond
@@ -33,6 +34,7 @@ func (p *Pipeline) route(work context.Context, b *batch) {
 		if !r.StoredAt.IsZero() || settledStatus(r.Status) {
 			return true
 		}
+		p.rested.arrived(r)
 		if r.Status == message.Accepted {
 			r.HoldReason, r.NextAttemptAt = "", time.Time{}
 		}
@@ -74,6 +76,9 @@ func (p *Pipeline) divert(work context.Context, b *batch, leave func(*message.Re
 
 // detour takes from the log while the store is down, until taking ends.
 func (p *Pipeline) detour(taking, work context.Context) error {
+	if err := p.findRested(); err != nil {
+		return &completeError{err}
+	}
 	look := time.NewTicker(outageLook)
 	defer look.Stop()
 	for {
@@ -82,10 +87,14 @@ func (p *Pipeline) detour(taking, work context.Context) error {
 			return nil
 		case <-look.C:
 		}
-		if p.gate.since().IsZero() {
-			continue
+		pass := p.fetchRested
+		if !p.gate.since().IsZero() {
+			if !p.cfg.Dispatcher.delivers() {
+				continue // nothing could go
+			}
+			pass = func(context.Context) error { return p.outage(taking, work) }
 		}
-		if err := p.outage(taking, work); err != nil {
+		if err := pass(work); err != nil {
 			if taking.Err() != nil && !errors.As(err, new(*completeError)) {
 				return nil
 			}
@@ -176,20 +185,3 @@ func byImportance(held []batch, size, maxBytes int) []batch {
 }
 
 var errLook = errors.New("time to look whether the store is up")
-
-// shed lets batches rest in the log: longer, the longer the store has been down.
-func (p *Pipeline) shed(work context.Context, held []batch) error {
-	down := time.Since(p.gate.since())
-	until := time.Now().Add(min(max(down/2, 2*time.Second), time.Minute))
-	for _, b := range held {
-		for i := range b.records {
-			s := b.records[i].State
-			s.HoldReason = HoldStoreDown
-			b.entries[i].Progress = s.Append(nil)
-		}
-		if err := p.cfg.Dispatcher.cfg.Journal.Park(work, until, b.entries); err != nil {
-			return &completeError{err}
-		}
-	}
-	return nil
-}

@@ -169,6 +169,18 @@ func (d *Dispatcher) Configure(c DeliveryConfig) error {
 	return nil
 }
 
+// delivers says whether a channel is switched on at all.
+func (d *Dispatcher) delivers() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.delivery.Channels {
+		if c.Sender != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // Resume lets channels that have stopped by themselves try again at once: an
 // operator may have mended what stopped them.
 func (d *Dispatcher) Resume() {

@@ -126,30 +126,70 @@ func TestCancelIsDecidedOnce(t *testing.T) {
 	})
 }
 
-// TestStoreDown: what has no idempotency key is sent while the store is down, for
-// hours and past every bound, what has one waits, and all is in the store
-// afterwards, sent once.
+// TestStoreDown: what has no idempotency key is sent while the store is down, past
+// every bound, what has one waits, and all is in the store afterwards, sent once. What is in the way is written once more to disk, however
+// long the outage, and comes back after a restart too.
 func TestStoreDown(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprint("restart=", restart), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPlant(t, &service{}, nil)
+				p.store.SetDown("a test")
+				stop := p.start()
+				pause(context.Background(), time.Second)
+				inTheWay := p.source.put(message.Normal, 12_000) // of channel store
+				free := p.email("a", message.Normal, 300)
+				keyed := p.putMessage(message.Message{Account: "a", Channel: message.ChannelEmail, Priority: message.Normal, To: "a@b.example", IdempotencyKey: "k"}).ID
+				pause(context.Background(), 3*time.Minute)
+				if n := len(p.service.sent()); n != len(free) || p.service.ledger[keyed] != 0 {
+					t.Errorf("%d sent while the store is down, want the %d without a key", n, len(free))
+				}
+				if restart {
+					stop()
+					p.journal.restart()
+				}
+				p.store.SetDown("")
+				if restart {
+					stop = p.start()
+				}
+				p.await(5 * time.Minute)
+				stop()
+				for _, id := range append(free, keyed) {
+					if rec := p.status(id); rec.Status != message.Sent || p.service.ledger[id] != 1 {
+						t.Fatalf("%s is %v, sent %d times", id, rec.Status, p.service.ledger[id])
+					}
+				}
+				rested := 0
+				for _, e := range inTheWay {
+					if n := p.rests[e.ID]; n > 1 {
+						t.Fatalf("entry %d was put to rest %d times", e.Seq, n)
+					} else if n == 1 {
+						rested++
+					}
+				}
+				if rested == 0 {
+					t.Error("nothing was put to rest: the test saw no bound")
+				}
+			})
+		})
+	}
+}
+
+// TestStoreDownWithoutChannels: where nothing could be delivered, the log is left
+// alone while the store is down.
+func TestStoreDownWithoutChannels(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		p := newPlant(t, &service{}, nil)
+		p := newPlant(t, &service{}, func(c *sink.DispatcherConfig) { c.Delivery.Channels = nil })
 		p.store.SetDown("a test")
 		stop := p.start()
-		pause(context.Background(), time.Second)
-		p.source.put(message.Normal, 12_000) // of channel store: in the way
-		free := p.email("a", message.Normal, 300)
-		keyed := p.putMessage(message.Message{Account: "a", Channel: message.ChannelEmail, Priority: message.Normal, To: "a@b.example", IdempotencyKey: "k"}).ID
+		p.source.put(message.Normal, 20_000)
 		pause(context.Background(), 3*time.Minute)
-		if n := len(p.service.sent()); n != len(free) || p.service.ledger[keyed] != 0 {
-			t.Errorf("%d sent while the store is down, want the %d without a key", n, len(free))
+		if _, taken, _ := p.counts(); taken > 4*5000 || len(p.rests) > 0 {
+			t.Errorf("%d are taken and %d were put to rest, for nothing", taken, len(p.rests))
 		}
 		p.store.SetDown("")
-		p.await(5 * time.Minute)
+		p.await(time.Minute)
 		stop()
-		for _, id := range append(free, keyed) {
-			if rec := p.status(id); rec.Status != message.Sent || p.service.ledger[id] != 1 {
-				t.Fatalf("%s is %v, sent %d times", id, rec.Status, p.service.ledger[id])
-			}
-		}
 	})
 }
 

@@ -18,6 +18,7 @@ type journal struct {
 	recalled map[message.ID][]byte
 	progress map[message.ID][]byte
 	browsed  int
+	rests    map[message.ID]int // how often it was put to rest
 }
 
 type restingEntry struct {
@@ -27,7 +28,7 @@ type restingEntry struct {
 }
 
 func newJournal(t failer) *journal {
-	return &journal{source: newSource(t), resting: map[message.ID]restingEntry{}, recalled: map[message.ID][]byte{}, progress: map[message.ID][]byte{}}
+	return &journal{source: newSource(t), resting: map[message.ID]restingEntry{}, recalled: map[message.ID][]byte{}, progress: map[message.ID][]byte{}, rests: map[message.ID]int{}}
 }
 
 // Next brings back what is due before it hands out.
@@ -93,6 +94,7 @@ func (j *journal) put(until time.Time, shelf uint64, entries []message.Entry) {
 			j.t.Errorf("entry %d is put to rest, and nobody holds it", e.Seq)
 		}
 		delete(j.taken, e.ID)
+		j.rests[e.ID]++
 		j.noteLocked(&e)
 		r := restingEntry{e, until, shelf}
 		if _, ok := j.recalled[e.ID]; ok {

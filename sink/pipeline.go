@@ -129,6 +129,8 @@ type Pipeline struct {
 	// and so that each asks for a batch of the size that is right just then.
 	taking chan struct{}
 
+	rested rested
+
 	batchTimeout atomic.Int64 // ns; those of cfg, or of Configure since
 	grace        atomic.Int64 // ns
 }
