@@ -108,6 +108,7 @@ func TestAlertsOfDelivery(t *testing.T) {
 	t.Parallel()
 	r, hook := newReceiver(t), newHookReceiver(t)
 	meta := sinktest.NewWhatsApp(t, 4, sinktest.NewRules(t, 4))
+	meta.EveryoneWrote() // within a day, so that text may be sent
 	token := filepath.Join(t.TempDir(), "token")
 	must(t, "write a bad token", os.WriteFile(token, []byte("revoked"), 0o600))
 	text := fmt.Sprintf(`alerts: {webhook_url: %q}
