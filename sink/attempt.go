@@ -78,6 +78,9 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 		why = whyOf(err)
 	}
 	permit.Done(verdict, why)
+	o.d.mu.Lock()
+	j.host.learnLocked(verdict)
+	o.d.mu.Unlock()
 	o.judge(ctx, j, result{n, present, took, sent, err, policy})
 }
 

@@ -67,9 +67,27 @@ type host struct {
 	// that a service that has just come back meets no stampede.
 	credit int
 	ill    bool // its breaker has refused the last call
+	// width is how many calls may be under way: one to a host of which nothing is
+	// known, twice as many with every success, half with every failure. So one
+	// that accepts and never answers costs the others one place and not all that
+	// a host may have.
+	width int
 }
 
-const fullCredit = 2048
+const (
+	fullCredit = 2048
+	fullWidth  = 1 << 14 // more than any PerHost
+)
+
+// learnLocked takes what a call said of its host.
+func (h *host) learnLocked(v Verdict) {
+	switch v {
+	case Success:
+		h.width = min(2*h.width, fullWidth)
+	case Failure:
+		h.width = max(min(h.width, h.inflight)/2, 1)
+	}
+}
 
 // maxHosts are remembered; it is more than a queue can have messages for.
 const maxHosts = 1 << 15
@@ -143,7 +161,7 @@ func (o *outlet) hostLocked(name string) *host {
 			// again; its breaker knows that, too.
 			maps.DeleteFunc(o.hosts, func(_ string, h *host) bool { return h.queued == 0 })
 		}
-		h = &host{name: name, hash: hashOf(name), credit: fullCredit}
+		h = &host{name: name, hash: hashOf(name), credit: fullCredit, width: 1}
 		o.hosts[name] = h
 	}
 	return h
@@ -254,7 +272,7 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 // cappedLocked reports whether the host has as much in flight as it may. A
 // channel with one service for all is held to its workers alone.
 func (o *outlet) cappedLocked(h *host) bool {
-	return strings.Contains(h.name, ":") && h.inflight >= o.d.delivery.PerHost
+	return strings.Contains(h.name, ":") && h.inflight >= min(o.d.delivery.PerHost, h.width)
 }
 
 // promoteLocked gives free places of the host to jobs that wait for one.
