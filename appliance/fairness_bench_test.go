@@ -156,7 +156,7 @@ func arrivals(b *testing.B, from appliancetest.Target, at *sinktest.WebhookRecei
 	var took []time.Duration
 	for range n {
 		start, before := time.Now(), at.Total()
-		if id := tryPost(from, at.URL()+"/y"); id == "" {
+		if id := tryPost(from, map[string]any{"channel": "webhook", "to": at.URL() + "/y", "body": "x"}); id == "" {
 			b.Fatal("a message was not accepted")
 		}
 		for at.Total() == before {
