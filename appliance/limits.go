@@ -62,6 +62,10 @@ func TuneRuntime(cfg config.Config, gomemlimit string) {
 	// them to who asks. The heap is filled from its lowest address, so what is
 	// asked for here, and given up at once, is what it will use. Nothing is
 	// touched, so nothing is used before it is needed.
+	// Where memory is short there are none: a huge page is used whole.
+	if cfg.Memory.Limit < 4*hugeHeap {
+		return
+	}
 	heap := make([]byte, hugeHeap)
 	_ = unix.Madvise(heap, unix.MADV_HUGEPAGE) // not every kernel has them
 	runtime.KeepAlive(heap)

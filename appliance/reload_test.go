@@ -175,9 +175,11 @@ func TestReloadDegradation(t *testing.T) {
 			t.Parallel()
 			f := appliancetest.NewFile(t, "http: {max_body_bytes: 8KiB}\n")
 			var worse atomic.Bool
+			var looks atomic.Int64
 			n := appliancetest.StartFile(t, f, func(o *appliance.Options) {
 				o.Probation = 600 * time.Millisecond
 				o.Probe = func() appliance.Sample {
+					looks.Add(1)
 					if worse.Load() {
 						return bad
 					}
@@ -185,6 +187,8 @@ func TestReloadDegradation(t *testing.T) {
 				}
 			})
 			first := running(t, n).Version
+			// Without a look before the change there is nothing to compare.
+			appliancetest.Eventually(t, 10*time.Second, "it was looked at before", func() bool { return looks.Load() > 1 })
 			worse.Store(true)
 			f.Write("http: {max_body_bytes: 2KiB}\n")
 			reload(t, n)

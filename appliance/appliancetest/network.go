@@ -28,7 +28,7 @@ type Network struct {
 // when the test ends.
 func NewNetwork(tb testing.TB, hosts int) *Network {
 	tb.Helper()
-	n := &Network{tb: tb, name: fmt.Sprintf("fb%d", os.Getpid()), hosts: hosts}
+	n := &Network{tb: tb, name: fmt.Sprintf("fb%d-%08x", os.Getpid(), rand.Uint32()), hosts: hosts}
 	tb.Cleanup(func() {
 		for _, space := range append([]string{n.hub()}, n.spaces()...) {
 			_ = exec.Command("ip", "netns", "del", space).Run() // one that was never made is gone already

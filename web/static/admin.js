@@ -179,12 +179,20 @@ export class Admin {
 
 function settled(button) { button.disabled = true; say(button, "Requeued"); }
 
+let questions = 0;
 function sure(title, text, verb) {
+  const mine = ++questions;
   const dialog = $("sure-dialog");
   say($("sure-title"), title); say($("sure-text"), text); say($("sure-yes"), verb);
   dialog.returnValue = "";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", function closed() {
+      if (dialog.open) return; // told late, of the question before this one
+      dialog.removeEventListener("close", closed);
+      resolve(mine === questions && dialog.returnValue === "yes");
+    });
+  });
 }
 
 let hide;
