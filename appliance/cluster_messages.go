@@ -113,10 +113,14 @@ func (m *messages) there(ctx context.Context, owner string, id message.ID) (mess
 func (m *messages) here(ctx context.Context, owner string, id message.ID) (message.Record, error) {
 	if id.Node() == m.cfg.Node {
 		entry, err := m.log.Lookup(id)
+		status, held := m.dispatcher.Holds(id)
+		if err == nil && !held {
+			entry, err = m.log.Lookup(id) // it may have come to its end in between
+		}
 		if err == nil {
 			r, err := ownedBy(owner, entry)
-			if s, held := m.dispatcher.Holds(id); err == nil && held && r.Status.CanReach(s) {
-				r.Status, r.HoldReason, r.NextAttemptAt = s, "", time.Time{} // the log learns it with the next record
+			if err == nil && held && r.Status.CanReach(status) {
+				r.Status, r.HoldReason, r.NextAttemptAt = status, "", time.Time{} // the log learns it with the next record
 			}
 			return r, err
 		}

@@ -287,6 +287,7 @@ type job struct {
 	account *account
 	host    *host
 	phase   phase // guarded by Dispatcher.mu, as is what follows
+	tried   bool  // it is settling after an attempt
 	calling bool  // it has places in outlet, account and host
 }
 
@@ -322,7 +323,7 @@ func (d *Dispatcher) drop(jobs ...*job) {
 }
 
 // Holds says how far a message is that the dispatcher has in memory, which the log
-// does not say: queued or sending. false: it does not have it, or its end is known.
+// does not say: queued or sending. false: it does not have it, or it ended without an attempt.
 func (d *Dispatcher) Holds(id message.ID) (message.Status, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -332,7 +333,7 @@ func (d *Dispatcher) Holds(id message.ID) (message.Status, bool) {
 		return 0, false
 	case j.phase == waiting || j.phase == picked:
 		return message.Queued, true
-	case j.phase == sending:
+	case j.phase == sending, j.phase == settling && j.tried: // the end is not in the store yet
 		return message.Sending, true
 	}
 	return 0, false

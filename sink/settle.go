@@ -22,7 +22,7 @@ const (
 // settlers, which bring it into the store.
 func (d *Dispatcher) conclude(ctx context.Context, j *job, s message.State) {
 	d.mu.Lock()
-	j.phase = settling
+	j.phase, j.tried = settling, j.phase == sending
 	d.outlets[j.rec.Channel].overLocked(j)
 	d.mu.Unlock()
 	j.become(s)
