@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 
 	"forebay/appliance/pressure"
@@ -35,11 +36,18 @@ func (a *Appliance) buildAdmin() (err error) {
 		Watching:  (*watching)(a),
 		Page:      web.Handler(),
 		Token:     admin.NewToken(a.cfg.HTTP.AdminToken.Reveal()),
+		OpsName:   hostOf(a.cfg.HTTP.OpsListen),
 		Logger:    a.logger.With("part", "admin"),
 
 		Registerer: a.registry,
 	})
 	return err
+}
+
+// hostOf is the host of a host:port; empty: it has none.
+func hostOf(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	return host
 }
 
 // readiness is unready only if a submission would be refused.

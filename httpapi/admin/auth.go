@@ -80,10 +80,10 @@ func bearer(header string) (string, bool) {
 	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
 }
 
-// closed asks for the token before anything but health. It compares whole paths:
-// what is spelled otherwise is not health.
-func (h *Handler) closed(next http.Handler) http.Handler {
-	ask := h.serve("", h.tokenOnly, func(x *exchange) error {
+// closed asks who before anything but health. It compares whole paths: what is
+// spelled otherwise is not health.
+func (h *Handler) closed(who authenticator, next http.Handler) http.Handler {
+	ask := h.serve("", who, func(x *exchange) error {
 		x.begun = true // next answers, and logs what it does
 		next.ServeHTTP(x.w, x.r)
 		return nil

@@ -8,5 +8,6 @@
 // file's mode 0660 decides who may connect at all. Over TCP a caller shows the
 // admin token; where none is configured, /admin/v1 answers 403 there. If the
 // ops listener is not on loopback, everything on it but /healthz and /readyz
-// asks for the token. Each change is logged with who made it.
+// asks for the token; on loopback it does so of who calls it by a name that may be
+// another site's (see host.go). Each change is logged with who made it.
 package admin

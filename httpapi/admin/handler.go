@@ -44,7 +44,7 @@ type Breakers interface {
 }
 
 // Config says what a Handler serves. All but Life, Watching, Configs, Webhooks, Page,
-// Token, Logger and Registerer must be set.
+// Token, OpsName, Logger and Registerer must be set.
 type Config struct {
 	Accounts Accounts
 	Messages Messages
@@ -70,6 +70,7 @@ type Config struct {
 	Page      http.Handler        // of / and /assets/; nil: none
 
 	Token      Token                 // zero: /admin/v1 is closed over TCP
+	OpsName    string                // by which the ops listener may be called, beside localhost; empty: none
 	Logger     *slog.Logger          // nil: nothing is logged
 	Registerer prometheus.Registerer // of the metrics of /metrics itself; nil: not registered
 }
@@ -128,17 +129,22 @@ func (h *Handler) Socket() http.Handler {
 }
 
 // Ops returns the handler of the ops listener. loopback says whether only this
-// machine can reach it; otherwise everything but health asks for the token.
+// machine can reach it; otherwise everything but health asks for the token, and so
+// it does there of who calls it by another's name.
 func (h *Handler) Ops(loopback bool) http.Handler {
+	if loopback {
+		return h.byOwnName(h.opsRoutes(true), h.closed(h.foreignName, h.opsRoutes(false)))
+	}
+	return h.closed(h.tokenOnly, h.opsRoutes(false))
+}
+
+func (h *Handler) opsRoutes(detailed bool) http.Handler {
 	r := h.router()
 	h.adminRoutes(r, h.tokenOnly)
-	h.healthRoutes(r, loopback)
+	h.healthRoutes(r, detailed)
 	h.statusRoutes(r)
 	h.watchRoutes(r)
-	if loopback {
-		return r
-	}
-	return h.closed(r)
+	return r
 }
 
 func (h *Handler) router() *httprouter.Router {

@@ -16,9 +16,10 @@ import (
 	"forebay/wal/message"
 )
 
-// call sends one request to handler as the peer "uid=0(root)".
+// call sends one request to handler as the peer "uid=0(root)", on this machine.
 func call(handler http.Handler, method, target, body string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
+	r.Host = "127.0.0.1:9090"
 	if body != "" {
 		r.Header.Set("Content-Type", "application/json")
 	}

@@ -115,17 +115,15 @@ func (h *Handler) ServeSocket(ctx context.Context, l net.Listener) error {
 // ServeOps serves the ops listener until ctx ends, and then closes it. What
 // asks for the token depends on the address that l really has.
 func (h *Handler) ServeOps(ctx context.Context, l net.Listener) error {
+	if _, unix := l.Addr().(*net.UnixAddr); unix {
+		return h.run(ctx, l, h.opsRoutes(true), nil) // no browser comes here, and no name leads here
+	}
 	return h.run(ctx, l, h.Ops(isLoopback(l.Addr())), nil)
 }
 
 func isLoopback(a net.Addr) bool {
-	switch a := a.(type) {
-	case *net.TCPAddr:
-		return a.IP.IsLoopback()
-	case *net.UnixAddr:
-		return true
-	}
-	return false
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
 }
 
 func (h *Handler) run(ctx context.Context, l net.Listener, handler http.Handler, onConn func(context.Context, net.Conn) context.Context) error {
