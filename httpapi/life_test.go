@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"forebay/wal/message"
 )
@@ -376,6 +377,39 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestFeedNeverGoesBack: whoever tells of a message's statuses, in whatever order
+// and as often as they like, a reader sees no step that a message cannot take, and
+// sees each that leads onward.
+func TestFeedNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		f := newFeeds()
+		reader, _, _ := f.subscribe("a", "")
+		last := map[uint16]message.Status{}
+		records := []message.Record{changed("a", 1, message.Queued), changed("a", 2, message.Queued)}
+		for range rapid.IntRange(1, feedQueue).Draw(t, "events") {
+			r := &records[rapid.IntRange(0, 1).Draw(t, "message")]
+			r.Status = rapid.SampledFrom(message.Statuses).Draw(t, "status")
+			f.publish("a", r, r.Status.String(), EventOf(r, time.Now()))
+			before, known := last[r.ID.Counter()]
+			onward := !known || before == r.Status || before.CanReach(r.Status)
+			if onward {
+				last[r.ID.Counter()] = r.Status
+			}
+			select {
+			case e := <-reader.queue:
+				if !onward || !strings.Contains(string(e.text), "event: "+r.Status.String()+"\n") {
+					t.Fatalf("%v after %v: %s", r.Status, before, e.text)
+				}
+			default:
+				if onward {
+					t.Fatalf("%v after %v was left out", r.Status, before)
+				}
+			}
+		}
+	})
+}
+
 // TestEventsAreBounded: readers, what they may be behind, and what is kept.
 func TestEventsAreBounded(t *testing.T) {
 	f := newFeeds()
@@ -392,7 +426,7 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	r := changed("a", 1, message.Sent)
 	for range feedQueue + 1 {
-		f.publish("a", "message.queued", EventOf(&r, time.Now()))
+		f.publish("a", &r, "message.queued", EventOf(&r, time.Now()))
 	}
 	for i, reader := range readers {
 		select {
@@ -405,7 +439,17 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("%d readers are left, want 0", f.total)
 	}
 	for range 2 * feedRing {
-		f.publish("a", "message.queued", EventOf(&r, time.Now()))
+		f.publish("a", &r, "message.queued", EventOf(&r, time.Now()))
+	}
+	if len(f.reached) != 1 {
+		t.Errorf("%d messages are remembered, want the one", len(f.reached))
+	}
+	for i := range 2 * feedRing {
+		r := changed("a", uint16(i), message.Sent)
+		f.publish("a", &r, "message.sent", EventOf(&r, time.Now()))
+	}
+	if len(f.reached) > feedRing {
+		t.Errorf("%d messages are remembered, want %d at most", len(f.reached), feedRing)
 	}
 	if len(f.ring) > feedRing || f.bytes > feedRingBytes {
 		t.Errorf("%d events and %d bytes are kept, want %d and %d at most", len(f.ring), f.bytes, feedRing, feedRingBytes)
