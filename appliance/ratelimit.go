@@ -67,6 +67,9 @@ func (r *rateLimit) Enter(ctx context.Context, account string, plan httpapi.Plan
 	p := &pass{limit: r}
 	var v limiter.Verdict
 	p.Pass, v = r.spender.Enter(ctx, account, limitsOf(plan))
+	if v.Reason == limiter.Allowed || v.Shadow {
+		p.inFlight = 1
+	}
 	return p, limited(v)
 }
 
@@ -132,7 +135,8 @@ func quotaOf(q limiter.Quota, window time.Duration, itself int64) httpapi.Quota 
 // pass is a request in flight as the public API sees it.
 type pass struct {
 	limiter.Pass
-	limit *rateLimit
+	limit    *rateLimit
+	inFlight int64 // 1, unless the request was refused: then it is not among those in flight
 }
 
 // Take implements httpapi.Pass.
@@ -147,7 +151,7 @@ func (p *pass) Settle(admitted, counted int) { p.Pass.Settle(int64(admitted), in
 // Quota implements httpapi.Pass.
 func (p *pass) Quota() httpapi.Quota {
 	window := p.limit.window()
-	return quotaOf(p.Pass.Quota(window), window, 1)
+	return quotaOf(p.Pass.Quota(window), window, p.inFlight)
 }
 
 // topAccounts is how many accounts the status names.

@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -117,6 +120,56 @@ func TestLimitsAreExactAndRetryAfterSuffices(t *testing.T) {
 	}
 	if _, text := submitAs(t, n, key, "/v1/limits", "application/json", ""); !strings.Contains(text, `"plan":"small"`) || !strings.Contains(text, `"remaining"`) {
 		t.Errorf("GET /v1/limits: %s", text)
+	}
+}
+
+// TestTooManyInFlightIsSaidAtOnce: who has as many requests in flight as the plan
+// allows is told so, and not after a wait for slots that nobody has.
+func TestTooManyInFlightIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	const concurrent = 3
+	n := appliancetest.Start(t, withLimits(time.Minute, config.Tier{RequestsPerMinute: 600, Burst: 600, Concurrent: concurrent}))
+	key := smallAccount(t, n)
+	var unfinished []*io.PipeWriter
+	var answers sync.WaitGroup
+	for range concurrent {
+		body, rest := io.Pipe()
+		unfinished = append(unfinished, rest)
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.URL+"/v1/messages", body)
+		must(t, "make a request", err)
+		r.Header.Set("Authorization", "Bearer "+key)
+		r.Header.Set("Content-Type", "application/json")
+		answers.Go(func() {
+			answer, err := n.Client.Do(r)
+			if err != nil || answer.StatusCode != 202 {
+				t.Errorf("a request that was finished late: %v, %+v", err, answer)
+				return
+			}
+			answer.Body.Close()
+		})
+		_, err = io.WriteString(rest, storeBody[:1])
+		must(t, "begin a body", err)
+	}
+	appliancetest.Eventually(t, 5*time.Second, "all of them are in flight", func() bool {
+		_, text := submitAs(t, n, key, "/v1/limits", "", "")
+		return strings.Contains(text, fmt.Sprintf(`"in_flight":%d`, concurrent))
+	})
+	began := time.Now()
+	a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody)
+	if a.status != 429 || a.Code != "too_many_concurrent" || !slices.Equal(a.Violated, []string{"concurrent"}) ||
+		a.header.Get("Retry-After") != "1" || !strings.HasPrefix(a.header.Get("RateLimit"), `"concurrent";r=0;`) {
+		t.Errorf("one more: got %d %s, %v", a.status, text, a.header)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the refusal took %s", took)
+	}
+	for _, rest := range unfinished {
+		_, err := io.WriteString(rest, storeBody[1:])
+		must(t, "end a body", errors.Join(err, rest.Close()))
+	}
+	answers.Wait()
+	if a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody); a.status != 202 {
+		t.Errorf("after them: got %d %s", a.status, text)
 	}
 }
 

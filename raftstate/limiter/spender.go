@@ -211,7 +211,7 @@ func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Ve
 		if e.inFlight < e.slots && now < e.until {
 			return Verdict{}
 		}
-		if now < e.noSlotsUntil {
+		if e.inFlight >= e.limits.Concurrent || now < e.noSlotsUntil { // the group has no more to give
 			return full
 		}
 		s.enqueueLocked(e)
