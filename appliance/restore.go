@@ -101,7 +101,10 @@ func issuedByEmbedded(ctx context.Context, cfg config.Config, dir string) (since
 // issuedByDatabase asks the database, which has gone on since the backup.
 func issuedByDatabase(ctx context.Context, cfg config.Config) (since wal.Issued, err error) {
 	url := cfg.Database.URL.Reveal()
-	if url == "" {
+	switch {
+	case url == "" && cfg.Database.URLFile != "":
+		return since, errors.New("the database's address was not read from database.url_file")
+	case url == "":
 		return since, nil
 	}
 	store, err := postgres.New(postgres.Config{URL: url, MaxPoolSize: 1, ConnectionTimeout: cfg.Database.ConnectionTimeout, Retention: cfg.Database.Retention})

@@ -31,15 +31,7 @@ func (c *Config) ReadSecrets(s Sources) error {
 		*into = Secret(text)
 	}
 	read("http.admin_token_file", c.HTTP.AdminTokenFile, &c.HTTP.AdminToken)
-	if c.Database.URLFile != "" {
-		var url Secret
-		read("database.url_file", c.Database.URLFile, &url)
-		dsn := DSN(url)
-		if wrong := dsn.check(); wrong != "" {
-			found.add("", "database.url_file", "what %s holds %s", c.Database.URLFile, wrong)
-		}
-		c.Database.URL = dsn
-	}
+	c.readDatabaseURL(&found)
 	if w := &c.Channels.WhatsApp; w.Enabled {
 		read("channels.whatsapp.access_token_file", w.AccessTokenFile, &w.AccessToken)
 		read("channels.whatsapp.app_secret_file", w.AppSecretFile, &w.AppSecret)
@@ -55,6 +47,29 @@ func (c *Config) ReadSecrets(s Sources) error {
 		}
 	}
 	return found.locate(s).err()
+}
+
+// ReadDatabaseURL is ReadSecrets for what tells of the database alone: for a
+// command that talks to it and needs none of the other secrets.
+func (c *Config) ReadDatabaseURL(s Sources) error {
+	var found Problems
+	c.readDatabaseURL(&found)
+	return found.locate(s).err()
+}
+
+func (c *Config) readDatabaseURL(found *Problems) {
+	if c.Database.URLFile == "" {
+		return
+	}
+	text, err := readSecret(c.Database.URLFile)
+	if err != nil {
+		found.add("", "database.url_file", "%v", err)
+		return
+	}
+	c.Database.URL = DSN(text)
+	if wrong := c.Database.URL.check(); wrong != "" {
+		found.add("", "database.url_file", "what %s holds %s", c.Database.URLFile, wrong)
+	}
 }
 
 // readSecret returns the file's text without the line end that editors add.

@@ -8,6 +8,9 @@ import (
 	"testing"
 )
 
+// environment is what gives one command variables of its own.
+var environment = regexp.MustCompile(`^env (?:[A-Z_]+=\S* )+`)
+
 // commandsOf returns the lines of a page's shell blocks that call forebay, and
 // what it names in running text, where arguments may be left out.
 func commandsOf(page string) (lines, named []string) {
@@ -26,6 +29,7 @@ func commandsOf(page string) (lines, named []string) {
 		}
 		line = strings.TrimPrefix(line, "sudo ")
 		line = strings.TrimPrefix(line, "-u forebay ")
+		line = environment.ReplaceAllString(line, "")
 		if strings.HasPrefix(line, "forebay ") {
 			lines = append(lines, line)
 		}
@@ -91,5 +95,27 @@ func TestTheManualsTestCanFail(t *testing.T) {
 		if parseOnly(line, true) == nil {
 			t.Errorf("%s: no error", line)
 		}
+	}
+}
+
+// TestTheManualsCertificates: the files that the manual puts into the
+// configuration of a node are those that `cluster certs` writes.
+func TestTheManualsCertificates(t *testing.T) {
+	page, err := os.ReadFile("../../packaging/doc/deployment.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if o := run(t, dir, nil, "cluster", "certs", "--dir", "certs", "1"); o.code != 0 {
+		t.Fatalf("cluster certs: %+v", o)
+	}
+	named := regexp.MustCompile(`(?:/etc/forebay/cluster|certs)/([a-z0-9-]+\.[a-z]+)`).FindAllStringSubmatch(string(page), -1)
+	for _, m := range named {
+		if _, err := os.Stat(filepath.Join(dir, "certs", m[1])); err != nil {
+			t.Errorf("the manual names %s, which is not made", m[0])
+		}
+	}
+	if len(named) < 6 {
+		t.Errorf("%d files found in the manual: the test no longer finds them", len(named))
 	}
 }

@@ -214,7 +214,10 @@ func syncDir(dir string) error {
 func (a *app) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "restore FILE", Short: "Make the data directory from a backup, before the first start", Args: exactly("FILE")}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		c, _, err := a.config()
+		c, sources, err := a.config()
+		if err == nil {
+			err = c.ReadDatabaseURL(sources)
+		}
 		if err != nil {
 			return err
 		}
