@@ -29,7 +29,8 @@ type feeds struct {
 	accounts map[string]*audience
 	// reached is how far a message had got by the last event of it in the ring.
 	// Changes are told by whoever makes them, and a provider's report may overtake
-	// who sent the message: an event that would lead back is left out.
+	// who sent the message: an event that would lead back is left out, and so is one
+	// that says the same again.
 	reached map[message.ID]milestone
 }
 
@@ -37,6 +38,7 @@ type feeds struct {
 type milestone struct {
 	number uint64 // of the event
 	status message.Status
+	final  bool // a message of which no report came stays sent, and is final
 }
 
 // audience is who listens to an account.
@@ -95,7 +97,7 @@ func (f *feeds) heard(account string, now time.Time) bool {
 
 // publish hands an event of that kind to the account's readers; of is the message
 // that it tells of, nil if of none. An event that lies before what was told of the
-// message is left out.
+// message is left out, and so is a repeat.
 func (f *feeds) publish(account string, of *message.Record, kind string, e any) {
 	data, err := json.Marshal(e, json.Deterministic(true))
 	if err != nil {
@@ -105,11 +107,12 @@ func (f *feeds) publish(account string, of *message.Record, kind string, e any) 
 	defer f.mu.Unlock()
 	event := feedEvent{number: f.last + 1, account: account}
 	if of != nil {
-		if told := f.reached[of.ID].status; told.Valid() && told != of.Status && !told.CanReach(of.Status) {
+		reached := milestone{event.number, of.Status, of.Final()}
+		if told, known := f.reached[of.ID]; known && !told.leadsTo(reached) {
 			return
 		}
 		event.of = of.ID
-		f.reached[of.ID] = milestone{event.number, of.Status}
+		f.reached[of.ID] = reached
 	}
 	f.last = event.number
 	event.text = fmt.Appendf(nil, "id: %s-%d\nevent: %s\ndata: %s\n\n", f.epoch, f.last, kind, data)
@@ -126,6 +129,14 @@ func (f *feeds) publish(account string, of *message.Record, kind string, e any) 
 			f.forgetLocked(account, r)
 		}
 	}
+}
+
+// leadsTo reports whether an event says something new after another.
+func (m milestone) leadsTo(next milestone) bool {
+	if m.status == next.status {
+		return m.final != next.final
+	}
+	return m.status.CanReach(next.status)
 }
 
 // keepLocked adds an event to the ring, within its bounds.

@@ -379,7 +379,7 @@ func TestEvents(t *testing.T) {
 
 // TestFeedNeverGoesBack: whoever tells of a message's statuses, in whatever order
 // and as often as they like, a reader sees no step that a message cannot take, and
-// sees each that leads onward.
+// sees each that leads onward, once.
 func TestFeedNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -392,7 +392,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 			r.Status = rapid.SampledFrom(message.Statuses).Draw(t, "status")
 			f.publish("a", r, r.Status.String(), EventOf(r, time.Now()))
 			before, known := last[r.ID.Counter()]
-			onward := !known || before == r.Status || before.CanReach(r.Status)
+			onward := !known || before != r.Status && before.CanReach(r.Status)
 			if onward {
 				last[r.ID.Counter()] = r.Status
 			}
@@ -424,9 +424,13 @@ func TestEventsAreBounded(t *testing.T) {
 	if r, _, _ := f.subscribe("a", ""); r != nil {
 		t.Error("a feed above the bound of an account")
 	}
-	r := changed("a", 1, message.Sent)
+	r := changed("a", 1, message.Queued)
+	next := func() {
+		r.Status = message.Queued + message.Sending - r.Status // to and fro
+		f.publish("a", &r, "message."+r.Status.String(), EventOf(&r, time.Now()))
+	}
 	for range feedQueue + 1 {
-		f.publish("a", &r, "message.queued", EventOf(&r, time.Now()))
+		next()
 	}
 	for i, reader := range readers {
 		select {
@@ -439,7 +443,7 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("%d readers are left, want 0", f.total)
 	}
 	for range 2 * feedRing {
-		f.publish("a", &r, "message.queued", EventOf(&r, time.Now()))
+		next()
 	}
 	if len(f.reached) != 1 {
 		t.Errorf("%d messages are remembered, want the one", len(f.reached))

@@ -304,11 +304,16 @@ const (
 // become gives the job another state, in memory: Progress, Park or Shelve make
 // it durable.
 func (j *job) become(s message.State) {
+	j.adopt(s)
+	j.entry.Progress = s.Append(nil)
+}
+
+// adopt takes over a state that the store has, so that the log need not have it.
+func (j *job) adopt(s message.State) {
 	if s.Status != j.rec.Status {
 		j.told = false
 	}
 	j.rec.State = s
-	j.entry.Progress = s.Append(nil)
 }
 
 // drop forgets a job that is in the log only, or nowhere.

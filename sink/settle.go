@@ -90,17 +90,15 @@ func (d *Dispatcher) gather(ctx context.Context) (batch []*job) {
 	return batch
 }
 
-// settleBatch tells of the changes, brings them into the store, and lets the log
-// forget. Where one of these cannot be done now, the jobs rest in the log with
-// the end they have, and come back for it. An error: the log has failed.
+// settleBatch brings the ends of jobs into the store, tells of them as the store
+// then has them, and lets the log forget. The store goes first, for it knows what a
+// provider has reported meanwhile: whoever was told that a message is delivered
+// must not hear after that that it is sent. Where one of these cannot be done now,
+// the jobs rest in the log with the end they have, and come back for it. An error:
+// the log has failed.
 func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
-	if err := d.tell(ctx, jobs); err != nil {
-		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(jobs))
-		d.park(ctx, time.Now().Add(callbackRest), jobs...)
-		return nil
-	}
 	if until := d.knock.closedUntil(); !until.IsZero() {
-		d.park(ctx, until, jobs...)
+		d.putOff(ctx, until, jobs)
 		return nil
 	}
 	if err := d.archive(ctx, jobs); err != nil {
@@ -109,10 +107,13 @@ func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
 			d.log.Error("The store refused the ends of messages. They wait in the log and are tried again; an operator must look at it.",
 				"err", err, "again_at", until, "messages", len(jobs))
 		}
-		d.park(ctx, until, jobs...)
+		d.putOff(ctx, until, jobs)
 		return nil
 	}
 	d.knock.answered()
+	if !d.tellOrPark(ctx, jobs) {
+		return nil
+	}
 	entries := make([]message.Entry, len(jobs))
 	for i, j := range jobs {
 		entries[i] = j.entry
@@ -125,8 +126,31 @@ func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
+// putOff lets jobs rest whose end the store does not take now. That is told
+// already: no report can overtake it while there is no store to report to.
+func (d *Dispatcher) putOff(ctx context.Context, until time.Time, jobs []*job) {
+	if d.tellOrPark(ctx, jobs) {
+		d.park(ctx, until, jobs...)
+	}
+}
+
+// tellOrPark tells of the jobs' changes. false: that could not be made durable, and
+// they rest.
+func (d *Dispatcher) tellOrPark(ctx context.Context, jobs []*job) bool {
+	err := d.tell(ctx, jobs)
+	if err != nil {
+		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(jobs))
+		for _, j := range jobs {
+			j.become(j.rec.State)
+		}
+		d.park(ctx, time.Now().Add(callbackRest), jobs...)
+	}
+	return err == nil
+}
+
 // archive brings the states of jobs into the store: what it does not have is
-// inserted, and what it has is updated.
+// inserted, and what it has is updated. The jobs then have the states that the
+// store has.
 func (d *Dispatcher) archive(ctx context.Context, jobs []*job) error {
 	var known, fresh []*job
 	for _, j := range jobs {
@@ -136,19 +160,11 @@ func (d *Dispatcher) archive(ctx context.Context, jobs []*job) error {
 			fresh = append(fresh, j)
 		}
 	}
-	if len(fresh) > 0 {
-		results, err := d.cfg.Archive.Insert(ctx, recordsOf(fresh))
-		if err != nil {
-			return err
-		}
-		for i, res := range results {
-			fresh[i].stored = true
-			if res.Outcome == Known && res.State.Status != fresh[i].rec.Status {
-				known = append(known, fresh[i])
-			}
-		}
+	behind, err := d.insert(ctx, fresh)
+	if err != nil {
+		return err
 	}
-	if len(known) == 0 {
+	if known = append(known, behind...); len(known) == 0 {
 		return nil
 	}
 	states, err := d.cfg.Archive.Update(ctx, recordsOf(known))
@@ -160,12 +176,33 @@ func (d *Dispatcher) archive(ctx context.Context, jobs []*job) error {
 		if !s.Status.Valid() { // the store has lost it, or never had it
 			known[i].stored = false
 			gone = append(gone, known[i])
+			continue
 		}
+		known[i].adopt(s)
 	}
-	if len(gone) > 0 {
-		_, err = d.cfg.Archive.Insert(ctx, recordsOf(gone))
-	}
+	_, err = d.insert(ctx, gone)
 	return err
+}
+
+// insert stores jobs, and returns those that the store had already in another
+// state.
+func (d *Dispatcher) insert(ctx context.Context, jobs []*job) (behind []*job, err error) {
+	if len(jobs) == 0 {
+		return nil, nil
+	}
+	results, err := d.cfg.Archive.Insert(ctx, recordsOf(jobs))
+	if err != nil {
+		return nil, err
+	}
+	for i, res := range results {
+		jobs[i].stored = true
+		if res.Outcome == Known && res.State.Status != jobs[i].rec.Status {
+			behind = append(behind, jobs[i])
+			continue
+		}
+		jobs[i].adopt(res.State)
+	}
+	return behind, nil
 }
 
 func recordsOf(jobs []*job) []message.Record {
