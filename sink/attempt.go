@@ -78,9 +78,7 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 		why = whyOf(err)
 	}
 	permit.Done(verdict, why)
-	o.d.mu.Lock()
-	j.host.learnLocked(verdict)
-	o.d.mu.Unlock()
+	o.learn(j, verdict, err)
 	o.judge(ctx, j, result{n, present, took, sent, err, policy})
 }
 
@@ -119,6 +117,43 @@ func (o *outlet) send(ctx context.Context, j *job, sender Channel, n int) (Sent,
 		return simulate(ctx, &j.rec, n)
 	}
 	return sender.Send(ctx, &Delivery{Record: j.rec, Attempt: n, TraceParent: j.rec.TraceParent})
+}
+
+// learn takes what a call says of the service. A test message asked none.
+func (o *outlet) learn(j *job, v Verdict, err error) {
+	if j.rec.Test {
+		return
+	}
+	o.d.mu.Lock()
+	j.host.learnLocked(v)
+	if err == nil {
+		o.pace.pauses = 0
+		if h := j.host; h.credit < fullCredit {
+			h.credit *= 2
+		}
+		j.host.ill = false
+	}
+	// A call that began before the stop proves nothing.
+	goesOn := o.stops > 0 && !time.Now().Before(o.stoppedUntil) && knowsUs(err)
+	if goesOn {
+		o.stops = 0
+	}
+	o.d.mu.Unlock()
+	if !goesOn {
+		return
+	}
+	o.d.log.Info("The channel goes on.", "channel", o.channel.String())
+	if o.d.cfg.OnStop != nil {
+		o.d.cfg.OnStop(o.channel, nil, time.Time{})
+	}
+}
+
+// knowsUs reports whether the service has dealt with a message, so that whatever
+// stopped the channel is mended: it has taken it, or refused for good this one, by
+// its own code and not by a check of ours.
+func knowsUs(err error) bool {
+	var permanent *Permanent
+	return err == nil || errors.As(err, &permanent) && permanent.Failure.ChannelCode != ""
 }
 
 // verdictOf says what an outcome means for the service's health.
@@ -213,20 +248,7 @@ func (o *outlet) succeeded(ctx context.Context, j *job, r result) {
 	}
 	o.d.mu.Lock()
 	o.meter.add(time.Now(), 1)
-	o.pace.pauses = 0
-	goesOn := o.stops > 0
-	o.stops = 0
-	if h := j.host; h.credit < fullCredit {
-		h.credit *= 2
-	}
-	j.host.ill = false
 	o.d.mu.Unlock()
-	if goesOn {
-		o.d.log.Info("The channel goes on.", "channel", o.channel.String())
-		if o.d.cfg.OnStop != nil {
-			o.d.cfg.OnStop(o.channel, nil, time.Time{})
-		}
-	}
 	o.d.conclude(ctx, j, s)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -258,6 +259,60 @@ func TestStopChannel(t *testing.T) {
 			t.Errorf("told of stops: %v", stops)
 		}
 	})
+}
+
+// TestStoppedChannelGoesOn: what shows that a stopped channel is mended is that the
+// service deals with a message, and be it to refuse it for good; a refusal by a
+// check of our own, a busy service and a test message, which asks nobody, do not.
+func TestStoppedChannelGoesOn(t *testing.T) {
+	refused := func(code string) error {
+		return &sink.Permanent{Fault: sink.Fault{Neutral: true, Failure: message.Failure{Code: "invalid_recipient", Category: "recipient", ChannelCode: code}}}
+	}
+	for name, c := range map[string]struct {
+		answer error
+		test   bool
+		goesOn bool
+	}{
+		"taken":                     {nil, false, true},
+		"refused by the service":    {refused("550 5.1.1"), false, true},
+		"refused by our own check":  {refused(""), false, false},
+		"not reached":               {transient(), false, false},
+		"a test message, delivered": {nil, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				var mended atomic.Bool
+				svc := &service{script: func(context.Context, *sink.Delivery) (sink.Sent, error) {
+					if !mended.Load() {
+						return sink.Sent{}, &sink.StopChannel{Fault: sink.Fault{Failure: message.Failure{Code: "channel_auth", Category: "account"}}}
+					}
+					return sink.Sent{}, c.answer
+				}}
+				var stopped, wentOn atomic.Bool
+				p := newPlant(t, svc, func(cfg *sink.DispatcherConfig) {
+					cfg.OnStop = func(_ message.Channel, why *message.Failure, _ time.Time) {
+						stopped.Store(true)
+						wentOn.Store(wentOn.Load() || why == nil)
+					}
+				})
+				p.email("a", message.Low, 1)
+				stop := p.start()
+				pause(context.Background(), time.Second)
+				if !stopped.Load() {
+					t.Fatal("the channel is not stopped: nothing is proved")
+				}
+				// The one that stopped it waits for the next probe, and this one goes first.
+				p.putMessage(message.Message{Account: "b", Channel: message.ChannelEmail, Priority: message.Critical, To: "a@b.example", Test: c.test})
+				mended.Store(!c.test)
+				pause(context.Background(), 35*time.Second)
+				if wentOn.Load() != c.goesOn {
+					t.Errorf("the channel goes on: %v, want %v", wentOn.Load(), c.goesOn)
+				}
+				mended.Store(true)
+				stop()
+			})
+		})
+	}
 }
 
 // TestUnknownOutcome: at most once means just that, also over a kill during the
