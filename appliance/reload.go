@@ -129,7 +129,8 @@ func (r *reloads) enact(effective, loaded config.Config, v config.Version) uint6
 	return v.Version
 }
 
-// sinceLast is what a start changes against the newest version of before.
+// sinceLast is what a start changes against the newest version of before. What
+// the files of secrets held then is not known, so they are not compared.
 func (r *reloads) sinceLast(c config.Config) []config.Change {
 	list := r.history.List()
 	if len(list) == 0 {
@@ -139,7 +140,11 @@ func (r *reloads) sinceLast(c config.Config) []config.Change {
 	if err != nil {
 		return []config.Change{} // of a version of forebay that knew other keys
 	}
-	return config.Diff(before, c)
+	now, _, err := config.Parse(c.Text(), "start", c)
+	if err != nil {
+		return []config.Change{}
+	}
+	return config.Diff(before, now)
 }
 
 func (r *reloads) adopt(s *running) {
@@ -262,6 +267,9 @@ func (r *reloads) change(ctx context.Context, next, loaded config.Config, v conf
 		return r.failed(old, target, v, result, failed, err)
 	}
 	v.Outcome = config.OutcomeProbation
+	if r.trial == nil && len(config.Diff(target, config.KeepSecrets(old.effective, target))) == 0 {
+		v.Outcome = config.OutcomeApplied // there is nothing that would be taken back
+	}
 	if v.Source == config.SourceRollback { // an operator's way out is not taken back
 		if v.Outcome = config.OutcomeApplied; r.trial != nil {
 			r.settle(r.trial.version, config.OutcomeRolledBack, "rolled back by "+v.Who)

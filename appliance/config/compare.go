@@ -108,6 +108,24 @@ func Merge(base, next Config, take func(key string) bool) Config {
 	return merged
 }
 
+// KeepSecrets returns base with the secrets of now: what the files hold now that
+// both name, and the admin token, whichever file it comes from. No other key
+// depends on these, and an old secret may have been changed because it had leaked.
+func KeepSecrets(base, now Config) Config {
+	was := map[string]string{}
+	for _, l := range leaves(&base) {
+		was[l.Key] = l.Text()
+	}
+	keep := map[string]bool{"http.admin_token_file": true}
+	held := now.contents()
+	for _, l := range leaves(&now) {
+		if _, secret := held[l.Key]; secret && was[l.Key] == l.Text() {
+			keep[l.Key] = true
+		}
+	}
+	return Merge(base, now, func(key string) bool { return keep[key] })
+}
+
 // SecretFiles are the files whose content is a part of this configuration.
 func (c Config) SecretFiles() []string {
 	var files []string

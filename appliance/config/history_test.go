@@ -114,3 +114,29 @@ func TestDiffAndMerge(t *testing.T) {
 		t.Errorf("a rotated secret: %+v", d)
 	}
 }
+
+// TestKeepSecrets: what files of the same name hold is kept, another file is not,
+// and the admin token always is.
+func TestKeepSecrets(t *testing.T) {
+	base, now := defaults(), defaults()
+	base.HTTP.AdminTokenFile, base.HTTP.AdminToken = "/old", "leaked"
+	now.HTTP.AdminTokenFile, now.HTTP.AdminToken = "/new", "fresh"
+	base.Channels.Email.PasswordFile, base.Channels.Email.Password = "/p", "old"
+	now.Channels.Email.PasswordFile, now.Channels.Email.Password = "/p", "new"
+	base.Channels.WhatsApp.AppSecretFile, base.Channels.WhatsApp.AppSecret = "/a", "old"
+	now.Channels.WhatsApp.AppSecretFile, now.Channels.WhatsApp.AppSecret = "/b", "new"
+	now.Buffer.BatchSize = 7
+	got := KeepSecrets(base, now)
+	if got.HTTP.AdminTokenFile != "/new" || got.HTTP.AdminToken.Reveal() != "fresh" {
+		t.Errorf("admin token %q of %s", got.HTTP.AdminToken.Reveal(), got.HTTP.AdminTokenFile)
+	}
+	if got.Channels.Email.Password.Reveal() != "new" {
+		t.Errorf("password %q", got.Channels.Email.Password.Reveal())
+	}
+	if w := got.Channels.WhatsApp; w.AppSecretFile != "/a" || w.AppSecret.Reveal() != "old" {
+		t.Errorf("app secret %q of %s", w.AppSecret.Reveal(), w.AppSecretFile)
+	}
+	if got.Buffer.BatchSize != base.Buffer.BatchSize {
+		t.Errorf("batch size %d", got.Buffer.BatchSize)
+	}
+}
