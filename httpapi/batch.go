@@ -208,7 +208,12 @@ func (b *batch) answer() error {
 
 // append makes the messages of a group durable. Afterwards every item has
 // either a receipt, in order, or a problem.
+//
+// A line that has arrived whole is a message, whatever becomes of the stream behind
+// it: where that breaks off net/http ends the request's context, though the client
+// may still read what became of its lines.
 func (b *batch) append(items []item) {
+	ctx := context.WithoutCancel(b.x.r.Context())
 	b.messages = b.messages[:0]
 	for i := range items {
 		if items[i].problem == nil {
@@ -218,7 +223,7 @@ func (b *batch) append(items []item) {
 	if len(b.messages) == 0 {
 		return
 	}
-	admitted := b.admit(items)
+	admitted := b.admit(ctx, items)
 	if len(b.messages) == 0 {
 		return
 	}
@@ -227,7 +232,6 @@ func (b *batch) append(items []item) {
 		defer func() { b.pass.Settle(admitted, max(0, counted)) }() // after a panic, too: as spent
 	}
 	b.receipts = append(b.receipts[:0], make([]Receipt, len(b.messages))...)
-	ctx := b.x.r.Context()
 	err := b.api.cfg.Log.AppendBatch(ctx, b.messages, b.receipts)
 	now, n := time.Now(), 0
 	for i := range items {
@@ -256,11 +260,11 @@ func (b *batch) append(items []item) {
 
 // admit holds a group's messages to the plan: those over a limit get a problem,
 // and the others stay in b.messages. It returns how many are to be settled.
-func (b *batch) admit(items []item) (admitted int) {
+func (b *batch) admit(ctx context.Context, items []item) (admitted int) {
 	if b.pass == nil {
 		return 0
 	}
-	admitted, err := b.pass.Take(b.x.r.Context(), len(b.messages))
+	admitted, err := b.pass.Take(ctx, len(b.messages))
 	limited, ok := errors.AsType[*Limited](err)
 	if !ok || limited.Shadow {
 		return admitted

@@ -38,9 +38,10 @@ func newLineReader(source io.Reader, b *bodies, beforeRead func()) (*lineReader,
 
 func (l *lineReader) close() { l.bodies.release(int64(len(l.buf))) }
 
-// next returns the next line without its end, valid until the following call. A
-// line that is over the limit is skipped and reported as a problem of its own.
-// At the end of the stream the error is io.EOF; a last line need not be ended.
+// next returns the next line without its end (LF or CRLF), valid until the
+// following call. A line that is over the limit is skipped and reported as a problem
+// of its own. At the end of the stream the error is io.EOF; a last line need not be
+// ended.
 func (l *lineReader) next() (line []byte, p *Problem, err error) {
 	searched := 0 // of buf[start:end]
 	defer func() { l.fresh = true }()
@@ -48,9 +49,7 @@ func (l *lineReader) next() (line []byte, p *Problem, err error) {
 		if i := bytes.IndexByte(l.buf[l.start+searched:l.end], '\n'); i >= 0 {
 			line = l.buf[l.start : l.start+searched+i]
 			l.start += searched + i + 1
-			if len(line) > l.limit && p == nil {
-				p = tooLarge(l.limit)
-			}
+			line, p = l.whole(line, p)
 			return line, p, nil
 		}
 		searched = l.end - l.start
@@ -58,10 +57,11 @@ func (l *lineReader) next() (line []byte, p *Problem, err error) {
 			if !errors.Is(l.err, io.EOF) || searched == 0 && p == nil {
 				return nil, nil, l.err
 			}
-			line, l.start = l.buf[l.start:l.end], l.end
+			line, p = l.whole(l.buf[l.start:l.end], p)
+			l.start = l.end
 			return line, p, nil
 		}
-		if searched > l.limit && p == nil {
+		if searched > l.limit+len("\r") && p == nil {
 			p = tooLarge(l.limit)
 		}
 		if p == nil && !l.makeRoom() {
@@ -72,6 +72,16 @@ func (l *lineReader) next() (line []byte, p *Problem, err error) {
 		}
 		l.fill()
 	}
+}
+
+// whole is a line that has come to its end, and what is wrong with it: p, or that
+// it is too long.
+func (l *lineReader) whole(line []byte, p *Problem) ([]byte, *Problem) {
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	if len(line) > l.limit && p == nil {
+		p = tooLarge(l.limit)
+	}
+	return line, p
 }
 
 // makeRoom moves the line to the front of the buffer, or makes the buffer

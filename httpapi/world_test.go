@@ -63,6 +63,9 @@ func (l *memoryLog) AppendBatch(ctx context.Context, ms []*message.Message, out 
 	if l.before != nil {
 		l.before(ms)
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.groups = append(l.groups, len(ms))
