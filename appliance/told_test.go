@@ -10,12 +10,44 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/appliance/appliancetest"
+	"forebay/wal/message"
 )
 
 var (
 	eventKind    = regexp.MustCompile(`(?m)^event: (message\.\w+)\ndata: (.*)$`)
 	callbackKind = regexp.MustCompile(`"type":"(message\.\w+)"`)
 )
+
+// changes are the kinds of a message's events, in order.
+func (f *feed) changes(id string) (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range eventKind.FindAllStringSubmatch(f.text.String(), -1) {
+		if strings.Contains(m[2], `"id":"`+id+`"`) { // callbacks are messages of the account, too
+			all = append(all, m[1])
+		}
+	}
+	return all
+}
+
+// toldInOrder holds the feed's events of a message against the table of statuses,
+// and the last of them against what became of it.
+func (f *feed) toldInOrder(t *testing.T, id, fate string) {
+	t.Helper()
+	appliancetest.Eventually(t, 30*time.Second, id+" is told to be "+fate, func() bool { return slices.Contains(f.changes(id), "message."+fate) })
+	kinds := f.changes(id)
+	var before message.Status
+	for _, kind := range kinds {
+		now, ok := message.ParseStatus(strings.TrimPrefix(kind, "message."))
+		if !ok || before.Valid() && !before.CanReach(now) {
+			t.Errorf("%s was told to be %v", id, kinds)
+		}
+		before = now
+	}
+	if before.String() != fate {
+		t.Errorf("%s was told to be %v, and is %s", id, kinds, fate)
+	}
+}
 
 // TestEveryChangeIsTold: the feed of an account has each change of a message in its
 // order, also from scheduled to queued and of each attempt's beginning; its callback
@@ -29,16 +61,7 @@ func TestEveryChangeIsTold(t *testing.T) {
 	id := post(t, n, map[string]any{"channel": "webhook", "to": r.URL + "/to", "body": "x", "callback_url": r.URL + "/told",
 		"send_at": time.Now().Add(1500 * time.Millisecond).Format(time.RFC3339Nano)})
 	awaitStatus(t, n, id, "delivered")
-	kinds := func() (all []string) {
-		feed.mu.Lock()
-		defer feed.mu.Unlock()
-		for _, m := range eventKind.FindAllStringSubmatch(feed.text.String(), -1) {
-			if strings.Contains(m[2], `"id":"`+id+`"`) { // callbacks are messages of the account, too
-				all = append(all, m[1])
-			}
-		}
-		return all
-	}
+	kinds := func() []string { return feed.changes(id) }
 	want := []string{"message.scheduled", "message.queued", "message.sending", "message.queued", "message.sending", "message.delivered"}
 	appliancetest.Eventually(t, time.Minute, "the feed and the callback address have the end", func() bool {
 		return slices.Contains(kinds(), "message.delivered") && len(r.got("/told")) >= 3

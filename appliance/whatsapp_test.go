@@ -134,7 +134,7 @@ func TestStatusReports(t *testing.T) {
 		n := appliancetest.Start(t, options...)
 		meta.PostUpdatesTo(n.URL + "/hooks/whatsapp")
 		t.Run("run", func(t *testing.T) {
-			witness := watchStatuses(t, n)
+			witness, feed := watchStatuses(t, n), openFeed(t, n)
 			var ids []string
 			for i := range messages {
 				ids = append(ids, post(t, n, text(number(i))))
@@ -161,6 +161,9 @@ func TestStatusReports(t *testing.T) {
 			t.Logf("%d updates late, %d messages early; %d looks saw %d steps", posted, rules.Met(sinktest.FaultEarly), witness.looks, witness.steps)
 			if len(witness.wrong) > 0 || witness.steps < messages/4 {
 				t.Errorf("%d looks saw %d steps; forbidden: %q", witness.looks, witness.steps, witness.wrong)
+			}
+			for _, id := range ids {
+				feed.toldInOrder(t, id, show(t, n, id).Status)
 			}
 			if meta.Unposted() > 0 {
 				t.Errorf("the hook did not take %d updates", meta.Unposted())
