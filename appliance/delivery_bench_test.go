@@ -192,7 +192,7 @@ func awaitEmpty(b *testing.B, node *appliancetest.Node) {
 	appliancetest.Eventually(b, 5*time.Minute, "the log is empty", func() bool {
 		<-time.After(100 * time.Millisecond)
 		s, err := node.Admin.Status(context.Background())
-		n := uint64(0)
+		n := s.Log.Parked
 		for _, lane := range s.Log.Backlog {
 			n += lane
 		}

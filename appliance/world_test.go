@@ -54,7 +54,8 @@ type operator interface {
 	Status(context.Context) (admin.Status, error)
 }
 
-// awaitDrained waits until the log is empty.
+// awaitDrained waits until the log is empty: nothing waits, and nothing rests for
+// the store, for a retry or for its time.
 func awaitDrained(t *testing.T, c operator) {
 	t.Helper()
 	appliancetest.Eventually(t, time.Minute, "the log is empty", func() bool {
@@ -62,7 +63,7 @@ func awaitDrained(t *testing.T, c operator) {
 		if err != nil {
 			return false
 		}
-		var waiting uint64
+		waiting := s.Log.Parked
 		for _, n := range s.Log.Backlog {
 			waiting += n
 		}
