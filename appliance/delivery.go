@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"forebay/appliance/config"
 	"forebay/httpapi"
@@ -27,6 +29,7 @@ type delivery struct {
 	accounts accountCache
 	// searching has one place: who holds it reads through the log.
 	searching chan struct{}
+	callbacks prometheus.Counter
 
 	mu      sync.Mutex // guards what follows
 	stopped map[message.Channel]string
@@ -37,7 +40,9 @@ func (a *Appliance) buildDispatcher() error {
 	if err != nil {
 		return err
 	}
-	a.delivery = &delivery{channels: channels, accounts: accountCache{group: a.group}, searching: make(chan struct{}, 1), stopped: map[message.Channel]string{}}
+	a.delivery = &delivery{channels: channels, accounts: accountCache{group: a.group}, searching: make(chan struct{}, 1), stopped: map[message.Channel]string{},
+		callbacks: promauto.With(a.registry).NewCounter(prometheus.CounterOpts{Name: "forebay_callbacks_accepted_total",
+			Help: "Callbacks that the log has taken. With forebay_messages_accepted_total, which counts what clients and operators asked for, they are all that an audit calls accepted."})}
 	set, err := channels.prepare(a.cfg)
 	if err != nil {
 		return err
@@ -68,18 +73,23 @@ func (a *Appliance) buildDispatcher() error {
 	return err
 }
 
-// appendCallbacks accepts callbacks into the log, as one group.
+// appendCallbacks accepts callbacks into the log, as one group. One that the log has
+// had before is taken, and counts once.
 func (a *Appliance) appendCallbacks(ctx context.Context, ms []*message.Message) error {
 	receipts := make([]wal.Receipt, len(ms))
 	if err := a.log.AppendBatch(ctx, ms, receipts); err != nil {
 		return err
 	}
+	var failed error
 	for _, r := range receipts {
-		if r.Err != nil && !errors.Is(r.Err, wal.ErrInProgress) && !errors.Is(r.Err, wal.ErrKeyMismatch) {
-			return r.Err // and with these two it is there
+		switch {
+		case r.Err == nil && !r.Replayed:
+			a.delivery.callbacks.Inc()
+		case r.Err != nil && !errors.Is(r.Err, wal.ErrInProgress) && !errors.Is(r.Err, wal.ErrKeyMismatch):
+			failed = r.Err // and with these two it is there
 		}
 	}
-	return nil
+	return failed
 }
 
 // deliverySettings are what the configuration says of delivery, with the

@@ -92,7 +92,7 @@ func (a *Appliance) endpointFails(ctx context.Context, s webhook.Standing) {
 	a.api.PublishEndpoint(s.Account, e)
 	m, err := a.endpointCallback(s, e)
 	if m != nil && err == nil {
-		_, err = a.log.Append(ctx, m)
+		err = a.appendCallbacks(ctx, []*message.Message{m})
 	}
 	if err != nil && ctx.Err() == nil {
 		a.logger.Warn("an account could not be told of its failing webhook address at its callback address", "account", s.Account, "endpoint", s.ID, "err", err)

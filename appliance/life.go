@@ -133,7 +133,11 @@ func (l *life) Requeue(ctx context.Context, owner string, id message.ID, priorit
 	m.Priority, m.SendAt, m.RequeueOf = priority, time.Time{}, id
 	m.IdempotencyKey = requeueKey + id.String()
 	m.Fingerprint = message.Fingerprint(id) // whatever the priority: the same failed message is the same order
-	return logAdapter{l.log}.Append(ctx, &m)
+	receipt, err := logAdapter{l.log}.Append(ctx, &m)
+	if err == nil && !receipt.Replayed {
+		l.api.AcceptedAnew(&m)
+	}
+	return receipt, err
 }
 
 // Usage implements httpapi.Life.

@@ -16,6 +16,7 @@ import (
 
 	"forebay/appliance/appliancetest"
 	"forebay/appliance/config"
+	"forebay/httpapi/admin"
 	"forebay/sink/sinktest"
 	"forebay/wal/message"
 )
@@ -132,6 +133,68 @@ func TestProperty20_MetricsAgreeWithWhatWasSent(t *testing.T) {
 			rt.Fatalf("status: %+v %v, sent %v", s.Intake, err, want)
 		}
 	})
+}
+
+// TestProperty20_EveryCountIsTheSame: however messages came, of clients or accepted
+// anew, with callbacks or without, and whatever became of them, the counters, the
+// audit and an account's usage say the same of them.
+func TestProperty20_EveryCountIsTheSame(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t, withWebhooks)
+	told := newHookReceiver(t)
+	stored, failed, submitted := 0, []string{}, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		for range rapid.IntRange(0, 10).Draw(rt, "stored") {
+			post(t, n, map[string]any{"channel": "store", "body": "x"})
+			stored++
+		}
+		for range rapid.IntRange(0, 5).Draw(rt, "rejected") { // for where they lead
+			m := map[string]any{"channel": "webhook", "to": "https://10.0.0.1/x", "body": "x"}
+			if rapid.Bool().Draw(rt, "with a callback") {
+				m["callback_url"] = told.URL + "/told"
+			}
+			failed = append(failed, post(t, n, m))
+		}
+		submitted = stored + len(failed)
+		awaitDrained(t, n.Admin)
+		for range rapid.IntRange(0, min(len(failed), 3)).Draw(rt, "requeued") {
+			id := rapid.SampledFrom(failed).Draw(rt, "which") // perhaps once more, which accepts nothing
+			if rapid.Bool().Draw(rt, "by an operator") {
+				_, err := n.Admin.Requeue(t.Context(), admin.RequeueOrder{IDs: []message.ID{parseID(rt, id)}})
+				must(t, "requeue", err)
+			} else if status, text := ask(t, n, "POST", "/v1/messages/"+id+"/requeue", ""); status != http.StatusAccepted {
+				rt.Fatalf("requeue: %d %s", status, text)
+			}
+		}
+		awaitDrained(t, n.Admin)
+		a, err := n.Admin.Audit(t.Context(), time.Time{})
+		must(t, "audit", err)
+		u, err := n.Admin.Usage(t.Context(), "acme", "")
+		must(t, "usage", err)
+		s, err := n.Admin.Status(t.Context())
+		must(t, "status", err)
+		accepted, callbacks := metric(t, n, `forebay_messages_accepted_total{`), metric(t, n, `forebay_callbacks_accepted_total`)
+		if float64(a.Accepted) != accepted+callbacks || float64(u.Total) != accepted || float64(s.Intake.AcceptedTotal) != accepted || accepted < float64(submitted) {
+			rt.Fatalf("accepted: the audit says %d, the counters %v and %v callbacks, the usage %d, the status %d; %d were submitted",
+				a.Accepted, accepted, callbacks, u.Total, s.Intake.AcceptedTotal, submitted)
+		}
+		if rows, final := metric(t, n, `forebay_store_rows_total{outcome="new"}`), metric(t, n, `forebay_messages_final_total{`); a.Stored != a.Accepted ||
+			a.Final != a.Stored || rows != float64(a.Stored) || final != float64(a.Final) {
+			rt.Fatalf("the audit says %+v, the counters %v stored and %v final", a, rows, final)
+		}
+	})
+	if again, callbacks := metric(t, n, `forebay_messages_accepted_total{`)-float64(submitted), metric(t, n, `forebay_callbacks_accepted_total`); again == 0 || callbacks == 0 {
+		t.Errorf("%v were accepted anew, with %v callbacks: nothing is proved", again, callbacks)
+	}
+}
+
+func parseID(t *rapid.T, text string) message.ID {
+	t.Helper()
+	id, err := message.ParseID(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 // scrape is what Prometheus sees.

@@ -57,7 +57,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	for _, c := range message.Channels {
 		for p := range message.Priority(message.Lanes) {
 			collectors = append(collectors, counterOf(&m.accepted[c][p], "messages_accepted_total",
-				"Messages that are durable and were answered, by channel and priority.",
+				"Messages that are durable and were answered, by channel and priority: submitted, or requeued. Callbacks, which nobody asks for one by one, have a counter of their own.",
 				prometheus.Labels{"channel": c.String(), "priority": p.String()}))
 		}
 	}
@@ -75,6 +75,10 @@ func counterOf(n *atomic.Uint64, name, help string, labels prometheus.Labels) pr
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help,
 		ConstLabels: labels}, func() float64 { return float64(n.Load()) })
 }
+
+// AcceptedAnew counts a message that was requeued, by its account or an operator: it
+// is a message as any other, but by the way that it came.
+func (a *API) AcceptedAnew(m *message.Message) { a.metrics.accept(m, time.Now()) }
 
 // accept counts one message that is new in the log.
 func (m *metrics) accept(msg *message.Message, now time.Time) {
