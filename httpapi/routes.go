@@ -3,6 +3,7 @@ package httpapi
 import (
 	_ "embed"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,18 +61,68 @@ func (a *API) buildRouter() {
 	}
 	a.unrouted = &route{label: "none"}
 	a.unrouted.metrics = a.metrics.route(a.unrouted.label)
-	a.router.NotFound = a.otherwise(func(*exchange) error {
-		return &Problem{Code: CodeNotFound, Detail: "There is no such path."}
-	})
-	a.router.MethodNotAllowed = a.otherwise(func(x *exchange) error { // the router has set Allow
+	a.router.NotFound = a.otherwise(func(*exchange) error { return noSuchPath() })
+	a.router.MethodNotAllowed = a.otherwise(func(x *exchange) error {
+		if p := a.allow(x); p != nil {
+			return p
+		}
 		return &Problem{Code: CodeMethodNotAllowed, Detail: "Allowed are " + x.w.Header().Get("Allow") + "."}
 	})
 	a.router.GlobalOPTIONS = a.otherwise(func(x *exchange) error {
+		if p := a.allow(x); p != nil {
+			return p
+		}
 		x.status = http.StatusNoContent
 		x.w.WriteHeader(http.StatusNoContent)
 		return nil
 	})
 }
+
+// allow sets Allow to the methods of the path, or returns the problem that there is
+// none. The router knows the places of forks only, and not what stands there.
+func (a *API) allow(x *exchange) *Problem {
+	delete(x.w.Header(), "Allow")
+	methods := a.methods(x.r.URL.Path)
+	if len(methods) == 0 {
+		return noSuchPath()
+	}
+	x.w.Header().Set("Allow", strings.Join(methods, ", "))
+	return nil
+}
+
+// methods is what may be done with a path, in order; "*" is every path.
+func (a *API) methods(path string) (methods []string) {
+	place := ""
+	for _, rt := range a.table {
+		if names(rt.path, path) && (place == "" || strings.Count(rt.path, ":") < strings.Count(place, ":")) {
+			place = rt.path // what is named goes before what is a parameter
+		}
+	}
+	for _, rt := range a.table {
+		if rt.path != place && path != "*" {
+			continue
+		}
+		methods = append(methods, rt.method)
+		if rt.method == http.MethodGet {
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	if len(methods) > 0 {
+		methods = append(methods, http.MethodOptions)
+	}
+	slices.Sort(methods)
+	return slices.Compact(methods)
+}
+
+// names reports whether a route's path, with its parameters, is of this one.
+func names(pattern, path string) bool {
+	want, got := strings.Split(pattern, "/"), strings.Split(path, "/")
+	return slices.EqualFunc(want, got, func(want, got string) bool {
+		return want == got || strings.HasPrefix(want, ":") && got != ""
+	})
+}
+
+func noSuchPath() *Problem { return &Problem{Code: CodeNotFound, Detail: "There is no such path."} }
 
 // fork is a place in the tree of POST where httprouter cannot have both names and
 // a parameter: what stands there, by the value of the last parameter.
@@ -101,26 +152,34 @@ func (a *API) handle(rt *route, forks map[string]fork) {
 		forks[at][name] = serve
 		return
 	}
+	if rt.path == forkMessage {
+		serve = a.unless(forks, serve)
+	}
 	a.router.Handle(rt.method, rt.path, serve)
 	if rt.method == http.MethodGet {
 		a.router.Handle(http.MethodHead, rt.path, serve)
 	}
 }
 
-// choose serves a fork. What no name is for is what it would be without the fork:
-// a message, which can be read, or nothing.
+// choose serves a fork. What no name is for cannot be posted to.
 func (a *API) choose(f fork) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
-		last := params[len(params)-1]
-		switch serve := f[last.Value]; {
-		case serve != nil:
+		if serve := f[params[len(params)-1].Value]; serve != nil {
 			serve(w, r, params)
-		case last.Key == "id":
-			w.Header().Set("Allow", "GET, HEAD, OPTIONS")
-			a.router.MethodNotAllowed.ServeHTTP(w, r)
-		default:
-			a.router.NotFound.ServeHTTP(w, r)
+			return
 		}
+		a.router.MethodNotAllowed.ServeHTTP(w, r)
+	}
+}
+
+// unless serves a message, and not what stands in its place in the fork.
+func (a *API) unless(forks map[string]fork, serve httprouter.Handle) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, params httprouter.Params) {
+		if forks[forkMessage][params.ByName("id")] != nil {
+			a.router.MethodNotAllowed.ServeHTTP(w, r)
+			return
+		}
+		serve(w, r, params)
 	}
 }
 

@@ -75,11 +75,21 @@ func ViewOf(r *message.Record) View {
 		v.Error = &FailureView{Code: e.Code, Category: e.Category, Retryable: e.Retryable,
 			ChannelCode: e.ChannelCode, Message: e.Message}
 	}
-	for _, a := range r.Attempts {
-		v.Attempts = append(v.Attempts, AttemptView{N: a.N, At: Timestamp{a.At}, Outcome: a.Outcome,
+	v.Attempts = attemptsOf(r.Attempts)
+	return v
+}
+
+// attemptsOf renders attempts. Each has a number of its own, also one that does not
+// count among those which the schedule allows (it was throttled), and which is kept
+// with the number of the one before it. Of many only the last are kept, so that the
+// first number need not be 1.
+func attemptsOf(list []message.Attempt) (views []AttemptView) {
+	for i, a := range list {
+		n := max(1, list[0].N) + i
+		views = append(views, AttemptView{N: n, At: Timestamp{a.At}, Outcome: a.Outcome,
 			ChannelCode: a.ChannelCode, DurationMS: a.Duration.Milliseconds()})
 	}
-	return v
+	return views
 }
 
 // timestampLayout is RFC 3339 in UTC with exactly three decimals, so that
