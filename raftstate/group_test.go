@@ -35,6 +35,7 @@ func plans(names ...string) []account.Plan {
 type world struct {
 	*Group
 	logs    *bytes.Buffer
+	logMu   *sync.Mutex // guards logs while the group runs
 	stop    func()
 	address string // of its cluster port, where the test chose it late
 }
@@ -42,12 +43,11 @@ type world struct {
 // open starts a group in dir and waits until it leads.
 func open(t testing.TB, dir string, options ...func(*Config)) *world {
 	t.Helper()
-	w := &world{logs: &bytes.Buffer{}}
-	var mu sync.Mutex
+	w := &world{logs: &bytes.Buffer{}, logMu: &sync.Mutex{}}
 	cfg := Config{
 		NodeID: 1, Dir: dir, Plans: plans("basic", "premium"),
 		Fatal:  func(err error) { t.Errorf("fatal: %v", err) },
-		Logger: slog.New(slog.NewTextHandler(lockedWriter{&mu, w.logs}, &slog.HandlerOptions{Level: slog.LevelDebug - 4})),
+		Logger: slog.New(slog.NewTextHandler(lockedWriter{w.logMu, w.logs}, &slog.HandlerOptions{Level: slog.LevelDebug - 4})),
 	}
 	for _, o := range options {
 		o(&cfg)
@@ -83,6 +83,13 @@ func (w *world) wait(t testing.TB) *world {
 		t.Fatalf("wait: %v\n%s", err, w.logs)
 	}
 	return w
+}
+
+// logged is what the group has logged so far.
+func (w *world) logged() string {
+	w.logMu.Lock()
+	defer w.logMu.Unlock()
+	return w.logs.String()
 }
 
 type lockedWriter struct {

@@ -46,12 +46,27 @@ type peer struct {
 
 // peers is what this node hears of the others.
 type peers struct {
-	mu    sync.Mutex // guards all
+	hurry chan struct{} // capacity 1: do not wait for the next heartbeat
+
+	mu    sync.Mutex // guards all below
 	seen  map[uint16]peer
 	moved map[uint16]string // where nodes say they are, and the group does not know yet
 }
 
-func newPeers() *peers { return &peers{seen: map[uint16]peer{}, moved: map[uint16]string{}} }
+func newPeers() *peers {
+	return &peers{hurry: make(chan struct{}, 1), seen: map[uint16]peer{}, moved: map[uint16]string{}}
+}
+
+// isAway reports whether the last ping to a node got no answer.
+func (p *peers) isAway(node uint16) bool { return p.get(node).away }
+
+// pingNow has the others pinged at once: one may have come back, or gone.
+func (p *peers) pingNow() {
+	select {
+	case p.hurry <- struct{}{}:
+	default:
+	}
+}
 
 func (p *peers) get(node uint16) peer {
 	p.mu.Lock()
@@ -92,6 +107,7 @@ func (g *Group) keepInTouch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-g.peers.hurry:
 		}
 	}
 }
@@ -185,6 +201,9 @@ func (g *Group) answerPing(_ context.Context, from uint16, body []byte) ([]byte,
 	}
 	if g.leads() && p.Address != "" {
 		g.moved(from, p.Address)
+	}
+	if g.peers.isAway(from) {
+		g.peers.pingNow()
 	}
 	return json.Marshal(g.pong(from))
 }

@@ -1,0 +1,85 @@
+package raftstate
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tries is how often a node's raft has failed to send entries, and heartbeats, as
+// its log says.
+func (w *world) tries() (entries, heartbeats int) {
+	text := w.logged()
+	return strings.Count(text, "failed to appendEntries to"), strings.Count(text, "failed to heartbeat to")
+}
+
+// shortPauses is how many failures raft may count and still pause for less than a
+// second: 10 ms · 2^(n-2).
+const shortPauses = 8
+
+// TestANodeThatIsAwayIsWaitedFor: raft pauses for twice as long after each failure
+// to send entries, up to ten seconds, in which a node that is back is left alone.
+// So it must not try on while the node is away.
+func TestANodeThatIsAwayIsWaitedFor(t *testing.T) {
+	c := newCluster(t, 3).startAll(1, 2, 3)
+	away := c.follower()
+	leader := c.nodes[c.leader()]
+	c.stop(away)
+	create(t, leader, "while-it-is-away")
+	eventually(t, "entries have failed, and the leader knows that the node is away", func() bool {
+		entries, _ := leader.tries()
+		return entries > 0 && leader.peers.isAway(away)
+	})
+	before, beats := leader.tries()
+	eventually(t, "time passes: heartbeats fail", func() bool {
+		_, now := leader.tries()
+		return now >= beats+20
+	})
+	entries, _ := leader.tries()
+	if entries > before+1 { // one may have been on its way
+		t.Errorf("%d more tries to send entries to a node that is away", entries-before)
+	}
+	if entries > shortPauses {
+		t.Errorf("%d tries until it was known that the node is away: raft pauses for longer than a second", entries)
+	}
+	began := time.Now()
+	c.start(away).wait(t)
+	t.Logf("%d tries while it was away; ready %v after its start", entries, time.Since(began).Round(time.Millisecond))
+	c.agree()
+}
+
+// TestWaitingForANodeEnds where there is no sense in it any more.
+func TestWaitingForANodeEnds(t *testing.T) {
+	c := newCluster(t, 3).startAll(1, 2, 3)
+	away := c.follower()
+	leader := c.nodes[c.leader()]
+	sent := 0
+	deliver := func(term uint64) error {
+		return leader.deliver(away, term, func() error { sent++; return nil })
+	}
+	term := leader.raft.CurrentTerm()
+	if err := deliver(term); err != nil || sent != 1 {
+		t.Fatalf("to a node that is there: sent %d, %v", sent, err)
+	}
+	c.stop(away)
+	eventually(t, "the leader knows that the node is away", func() bool { return leader.peers.isAway(away) })
+	if err := deliver(term - 1); !errors.Is(err, errLeftAlone) {
+		t.Errorf("in a term that is over: got %v, want errLeftAlone", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- deliver(term) }()
+	c.start(away).wait(t)
+	if err := <-ended; err != nil || sent != 2 {
+		t.Errorf("when the node is back: sent %d, %v", sent, err)
+	}
+	c.stop(away)
+	eventually(t, "the leader knows that the node is away again", func() bool { return leader.peers.isAway(away) })
+	go func() { ended <- deliver(term) }()
+	if err := leader.RemoveMember(t.Context(), away); err != nil {
+		t.Fatalf("remove: %v", err)
+	}
+	if err := <-ended; !errors.Is(err, errLeftAlone) || sent != 2 {
+		t.Errorf("to a node that was removed: sent %d, %v, want errLeftAlone", sent, err)
+	}
+}
