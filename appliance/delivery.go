@@ -180,7 +180,7 @@ func (j journalAdapter) Shelve(ctx context.Context, shelf uint64, entries []mess
 	return j.Log.Shelve(ctx, wal.Shelf(shelf), entries)
 }
 
-func (j journalAdapter) Fetch(ctx context.Context, shelf uint64, n int) (int, error) {
+func (j journalAdapter) Fetch(ctx context.Context, shelf uint64, n int) (int, bool, error) {
 	return j.Log.Fetch(ctx, wal.Shelf(shelf), n)
 }
 

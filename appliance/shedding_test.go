@@ -62,6 +62,62 @@ func criticals(ledger *appliancetest.Ledger, target appliancetest.Target, prefix
 	}
 }
 
+// TestProperty04_MemoryLimit: a process with a small memory limit, whose store is
+// away, gets more large bodies at once, of random sizes and priorities, than it
+// may hold. It refuses some of them and stays inside its limit; not one short
+// critical message is refused; and what it accepted is there after it is killed.
+func TestProperty04_MemoryLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 192 << 20
+	seed := seedOf(t)
+	p := appliancetest.StartProcess(t, t.TempDir(), "FOREBAY_MEMORY_LIMIT=192MiB", "FOREBAY_HTTP_MAX_BODY_BYTES=960KiB", nowhere, "FOREBAY_BUFFER_MAX_DISK_BYTES=8GiB")
+	memory := watchMemory(t, p)
+	bulk, urgent := appliancetest.NewLedger(), appliancetest.NewLedger()
+	stop := make(chan struct{})
+	var load sync.WaitGroup
+	var sent atomic.Int64 // bytes
+	for c := range 64 {
+		load.Go(func() {
+			r := rand.New(rand.NewPCG(seed, uint64(c)))
+			text := letters(r, 800_000)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				body := text[:100_000+r.IntN(len(text)-100_000)]
+				bulk.Submit(p.Target(), appliancetest.Submission{Ref: fmt.Sprintf("bulk-%d-%d", c, i),
+					Priority: message.Priority(1 + r.IntN(message.Lanes-1)), Body: body})
+				sent.Add(int64(len(body)))
+			}
+		})
+	}
+	load.Go(func() { criticals(urgent, p.Target(), "urgent-", stop) })
+	enough := func() bool {
+		return sent.Load() > limit && bulk.Count("202") >= 50 && bulk.Count("503 overloaded") >= 20 && urgent.Count("202") >= 50
+	}
+	for began := time.Now(); !enough() && time.Since(began) < 15*time.Second; {
+		<-time.After(20 * time.Millisecond) // a machine that is busy gets no further, and proves no less
+	}
+	close(stop)
+	load.Wait()
+	peak := memory.end()
+	t.Logf("seed %d: %d MiB sent, peak %d MiB of %d; bulk: %s; critical: %s", seed, sent.Load()>>20, peak>>20, limit>>20, bulk.Summary(), urgent.Summary())
+	if peak >= limit {
+		t.Errorf("the process used %d bytes of its own, its limit is %d", peak, limit)
+	}
+	if bulk.Count("202") == 0 || bulk.Count("503 overloaded") == 0 || urgent.Count("202") == 0 {
+		t.Error("the load was none: nothing was accepted, or nothing refused")
+	}
+	must(t, "the answers to critical messages", checkOutcomes(urgent, "202"))
+	must(t, "the answers to the others", checkOutcomes(bulk, "202", "503 overloaded", "no answer")) // cut off while it sends
+	p.Kill()
+	p.Start()
+	must(t, "look up critical messages", urgent.LookUp(p.Target(), urgent.Acked(), "accepted"))
+	must(t, "look up the others", bulk.LookUp(p.Target(), bulk.Acked(), "accepted"))
+}
+
 // letters are n random ones: cheap to make, to encode and to check.
 func letters(r *rand.Rand, n int) string {
 	text := make([]byte, n)

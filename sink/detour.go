@@ -18,7 +18,7 @@ import (
 
 const (
 	outageLook   = 50 * time.Millisecond
-	heldLimit    = 5000            // entries in memory during an outage, beside the workers' batches
+	heldLimit    = 5000            // entries in memory during an outage, beside the workers' batches; see Config.HeldBytes
 	heldPatience = 5 * time.Second // before the bound is passed where nothing could go anyway
 )
 
@@ -107,10 +107,10 @@ func (p *Pipeline) detour(taking, work context.Context) error {
 // held meanwhile.
 func (p *Pipeline) outage(taking, work context.Context) error {
 	var held []batch
-	count, useful := 0, false
+	count, bytes, useful := 0, 0, false
 	full := time.Time{} // since when the bound is reached
 	for !p.gate.since().IsZero() && taking.Err() == nil {
-		if count >= heldLimit {
+		if count >= heldLimit || bytes >= p.cfg.HeldBytes {
 			if full.IsZero() {
 				full = time.Now()
 			}
@@ -123,7 +123,7 @@ func (p *Pipeline) outage(taking, work context.Context) error {
 			if err := p.shed(work, held); err != nil {
 				return err
 			}
-			held, count, useful, full = nil, 0, false, time.Time{}
+			held, count, bytes, useful, full = nil, 0, 0, false, time.Time{}
 		}
 		ctx, cancel := context.WithTimeoutCause(taking, 5*outageLook, errLook)
 		entries, err := p.take(ctx)
@@ -138,7 +138,7 @@ func (p *Pipeline) outage(taking, work context.Context) error {
 			p.route(work, &b)
 			useful = p.bypass(work, &b) > 0 || useful
 			if len(b.records) > 0 {
-				held, count = append(held, b), count+len(b.records)
+				held, count, bytes = append(held, b), count+len(b.records), bytes+b.bytes
 			}
 		}
 	}

@@ -31,10 +31,11 @@ type Journal interface {
 // below 2^62.
 type Shelves interface {
 	Shelve(ctx context.Context, shelf uint64, entries []message.Entry) error
-	// Fetch lets up to n come back, those accepted first; fewer: it has no more.
-	Fetch(ctx context.Context, shelf uint64, n int) (int, error)
+	// Fetch lets up to n come back, those accepted first, and says whether it may
+	// have more: of large ones it lets few come at once.
+	Fetch(ctx context.Context, shelf uint64, n int) (back int, more bool, err error)
 	// Browse reads up to n messages of the shelf that were accepted after that
-	// id, in order, and leaves them there.
+	// id, in order, and leaves them there; none: there are no more.
 	Browse(shelf uint64, after message.ID, n int) ([]message.Entry, error)
 	// Shelves lists those that are not empty.
 	Shelves() ([]uint64, error)
@@ -87,6 +88,7 @@ type DispatcherConfig struct {
 	OnStop func(channel message.Channel, why *message.Failure, until time.Time)
 
 	QueueLimit int           // messages of one channel and priority in memory; default 4096
+	QueueBytes int           // and at most about this much payload of one channel; default 32 MiB
 	Grace      time.Duration // what attempts under way get when the dispatcher is stopped; default 10 s
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -127,6 +129,7 @@ func NewDispatcher(cfg DispatcherConfig) (*Dispatcher, error) {
 		return nil, fmt.Errorf("configure dispatcher: %w", err)
 	}
 	setDefault(&cfg.QueueLimit, 4096)
+	setDefault(&cfg.QueueBytes, 32<<20)
 	setDefault(&cfg.Grace, 10*time.Second)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

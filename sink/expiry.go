@@ -135,6 +135,9 @@ func (d *Dispatcher) readDeadlines(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if len(entries) == 0 {
+				break
+			}
 			d.mu.Lock()
 			for i := range entries {
 				after = entries[i].ID
@@ -143,9 +146,6 @@ func (d *Dispatcher) readDeadlines(ctx context.Context) error {
 				}
 			}
 			d.mu.Unlock()
-			if len(entries) < browseAtOnce {
-				break
-			}
 		}
 	}
 	return nil

@@ -114,7 +114,7 @@ func (j *journal) Shelve(_ context.Context, shelf uint64, entries []message.Entr
 	return nil
 }
 
-func (j *journal) Fetch(_ context.Context, shelf uint64, n int) (int, error) {
+func (j *journal) Fetch(_ context.Context, shelf uint64, n int) (int, bool, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	var there []message.ID
@@ -124,17 +124,20 @@ func (j *journal) Fetch(_ context.Context, shelf uint64, n int) (int, error) {
 		}
 	}
 	slices.SortFunc(there, message.ID.Compare)
+	more := len(there) > n
 	there = there[:min(n, len(there))]
 	for _, id := range there {
 		j.returnLocked(id)
 	}
-	return len(there), nil
+	return len(there), more, nil
 }
 
 func (j *journal) Browse(shelf uint64, after message.ID, n int) (all []message.Entry, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.browsed++
+	if after.IsZero() {
+		j.browsed++
+	}
 	for id, r := range j.resting {
 		if r.due.IsZero() && r.shelf == shelf && id.Compare(after) > 0 {
 			all = append(all, r.Entry)

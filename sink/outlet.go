@@ -131,7 +131,7 @@ func (o *outlet) accountLimit() int { return max(o.d.cfg.QueueLimit/4, 1) }
 // roomLocked is how many more messages of the account the queue takes.
 func (o *outlet) roomLocked(a *account, p message.Priority) int {
 	have := 0
-	if o.bytes >= maxQueueBytes {
+	if o.bytes >= o.d.cfg.QueueBytes {
 		return 0
 	}
 	if a != nil {
@@ -325,9 +325,6 @@ func (o *outlet) leftLocked(j *job) {
 	j.host.queued--
 	o.bytes -= len(j.entry.Payload)
 }
-
-// maxQueueBytes of payload are held for one channel, and one message more.
-const maxQueueBytes = 32 << 20
 
 // forgetLocked drops what has nothing left to remember.
 func (o *outlet) forgetLocked(j *job) {

@@ -44,6 +44,7 @@ type Config struct {
 	BatchTimeout  time.Duration // a batch that is not full leaves after this; > 0, default 100 ms
 	MaxBatch      int           // entries in a batch, however long the backlog; ≥ BatchSize, default 5 × BatchSize
 	MaxBatchBytes int           // of payload in one insert, which has one record at least; default 8 MiB
+	HeldBytes     int           // of payload in memory during an outage of the store, beside the workers' batches; default 32 MiB
 	TargetLatency time.Duration // batches shrink when an insert takes longer; default 1 s
 
 	Retry Backoff       // while the store is down; default 100 ms to 10 s
@@ -74,6 +75,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.BatchTimeout, 100*time.Millisecond)
 	setDefault(&c.MaxBatch, 5*c.BatchSize)
 	setDefault(&c.MaxBatchBytes, 8<<20)
+	setDefault(&c.HeldBytes, 32<<20)
 	setDefault(&c.TargetLatency, time.Second)
 	setDefault(&c.Retry, Backoff{100 * time.Millisecond, 10 * time.Second})
 	setDefault(&c.Slow, Backoff{5 * time.Second, 5 * time.Minute})
@@ -106,6 +108,7 @@ func (c Config) Validate() error {
 	check(c.BatchTimeout > 0, "batch timeout: %v, want more than 0", c.BatchTimeout)
 	check(c.MaxBatch >= c.BatchSize, "max batch: %d, want at least the batch size, %d", c.MaxBatch, c.BatchSize)
 	check(c.MaxBatchBytes >= 1, "max batch bytes: %d, want at least 1", c.MaxBatchBytes)
+	check(c.HeldBytes >= 1, "held bytes: %d, want at least 1", c.HeldBytes)
 	check(c.TargetLatency > 0, "target latency: %v, want more than 0", c.TargetLatency)
 	check(c.Grace > 0, "grace: %v, want more than 0", c.Grace)
 	for name, b := range map[string]Backoff{"retry": c.Retry, "slow": c.Slow} {

@@ -82,13 +82,13 @@ func (p *Pipeline) fetchRested(ctx context.Context) error {
 		if room < restAtOnce/2 {
 			return nil // few at a time cost much
 		}
-		n, err := p.cfg.Dispatcher.cfg.Journal.Fetch(ctx, outageShelf(lane), room)
+		n, more, err := p.cfg.Dispatcher.cfg.Journal.Fetch(ctx, outageShelf(lane), room)
 		if err != nil {
 			return err
 		}
 		r.coming.Add(int64(n))
 		r.asked = time.Now()
-		r.some[lane] = n == room
+		r.some[lane] = more
 	}
 	return nil
 }

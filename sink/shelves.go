@@ -145,7 +145,7 @@ func (d *Dispatcher) fetchRoom(ctx context.Context) {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		for _, w := range d.wants(time.Now()) {
-			n, err := d.cfg.Journal.Fetch(ctx, w.id, w.n)
+			n, more, err := d.cfg.Journal.Fetch(ctx, w.id, w.n)
 			if err != nil {
 				d.fail(ctx, err)
 				return
@@ -153,7 +153,7 @@ func (d *Dispatcher) fetchRoom(ctx context.Context) {
 			d.mu.Lock()
 			if s := d.shelves[w.id]; s != nil {
 				s.coming = max(s.coming-(w.n-n), 0)
-				if n < w.n && s.added == w.added {
+				if !more && s.added == w.added {
 					delete(d.shelves, w.id) // empty
 				}
 			}
@@ -201,7 +201,7 @@ func (d *Dispatcher) wants(now time.Time) (all []want) {
 
 // wantLocked is how many messages of the shelf there is room for.
 func (o *outlet) wantLocked(s *shelf, now time.Time) int {
-	if !o.openLocked(now) {
+	if !o.openLocked(now) || o.bytes >= o.d.cfg.QueueBytes {
 		return 0
 	}
 	if now.Sub(s.asked) > arrival {

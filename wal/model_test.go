@@ -290,9 +290,9 @@ func (m *model) Fetch(t *rapid.T) {
 	if ids := idsOf(browsed); err != nil || !slices.Equal(ids, seen) {
 		t.Fatalf("browsed %v of shelf %d after %s, %v, want %v", ids, shelf, after, err, seen)
 	}
-	got, err := m.log.Fetch(background(), shelf, n)
-	if want := min(n, len(there)); err != nil || got != want {
-		t.Fatalf("fetched %d of shelf %d, %v, want %d", got, shelf, err, want)
+	got, more, err := m.log.Fetch(background(), shelf, n)
+	if want := min(n, len(there)); err != nil || got != want || !more && got < len(there) {
+		t.Fatalf("fetched %d of shelf %d, perhaps more: %v, %v, want %d of %d", got, shelf, more, err, want, len(there))
 	}
 	for _, id := range there[:got] {
 		delete(m.shelved, id)

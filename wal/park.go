@@ -42,11 +42,23 @@ func (l *Log) Park(ctx context.Context, due time.Time, entries []message.Entry) 
 	return l.park(ctx, uint64(min(max(due.UnixMilli(), 1), int64(shelfBase)-1)), entries)
 }
 
+// park copies the records that it writes, so it takes large ones a few at a time.
 func (l *Log) park(ctx context.Context, at uint64, entries []message.Entry) error {
-	return l.change(ctx, entries, func(o *op, e message.Entry) {
-		o.kind, o.state, o.due = opPark, e.Progress, at
-		o.record = newRecord(e)
-	})
+	for len(entries) > 0 {
+		n := 0
+		for left := l.window.batchBytes(); n < len(entries) && left > 0; n++ {
+			left -= int64(len(entries[n].Payload))
+		}
+		err := l.change(ctx, entries[:n], func(o *op, e message.Entry) {
+			o.kind, o.state, o.due = opPark, e.Progress, at
+			o.record = newRecord(e)
+		})
+		if err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
 }
 
 func (l *Log) change(ctx context.Context, entries []message.Entry, set func(*op, message.Entry)) error {
@@ -147,8 +159,8 @@ func (l *Log) unparkDue(ctx context.Context) {
 		case err != nil:
 			l.cfg.Logger.Error("can't bring parked messages back", "err", err)
 			timer.Reset(unparkRest)
-		case n == unparkBatch:
-			timer.Reset(unparkPace)
+		case n > 0:
+			timer.Reset(unparkPace) // there may be more
 		default:
 			timer.Reset(l.untilDue())
 		}
@@ -169,37 +181,41 @@ func (l *Log) unparkSome(ctx context.Context, now time.Time) (int, error) {
 	if l.writer.tally().parked == 0 || !l.marks.due(at) || !l.window.hasRoom() {
 		return 0, nil
 	}
-	return l.bringBack(ctx, 0, at, unparkBatch)
+	back, _, err := l.bringBack(ctx, 0, at, unparkBatch, l.window.batchBytes())
+	return back, err
 }
 
 // bringBack lets up to n messages of a region come back that are parked until to
-// or earlier, and returns how many.
-func (l *Log) bringBack(ctx context.Context, region, to uint64, n int) (int, error) {
-	r, next, err := l.readParked(l.marks.begin(region), to, n)
+// or earlier, no more of them than maxBytes allow, but one, and returns how many
+// and how large they are.
+func (l *Log) bringBack(ctx context.Context, region, to uint64, n int, maxBytes int64) (back int, bytes int64, err error) {
+	r, next, err := l.readParked(l.marks.begin(region), to, n, maxBytes)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	back := len(r.ops) // the request is the writer's once it is submitted
+	for i := range r.ops { // the request is the writer's once it is submitted
+		back, bytes = back+1, bytes+int64(r.ops[i].size)
+	}
 	if back > 0 {
 		l.window.expect(r.ops)
 		if err := l.submit(ctx, r); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if r.err != nil {
-			return 0, r.err
+			return 0, 0, r.err
 		}
 	}
 	if next != nil && regionOf(dueOf(next)) != region {
 		next = nil
 	}
 	l.marks.end(region, next)
-	return back, nil
+	return back, bytes, nil
 }
 
-// readParked reads up to n messages from a parked key on that are parked until to
-// or earlier, and returns where the next look has to begin; nil: there are no
-// more parked ones.
-func (l *Log) readParked(from []byte, to uint64, n int) (r *request, next []byte, err error) {
+// readParked reads up to n messages, and about maxBytes, from a parked key on that
+// are parked until to or earlier, and returns where the next look has to begin;
+// nil: there are no more parked ones.
+func (l *Log) readParked(from []byte, to uint64, n int, maxBytes int64) (r *request, next []byte, err error) {
 	r = &request{done: make(chan struct{}, 1)}
 	db, err := l.acquire()
 	if err != nil {
@@ -213,7 +229,7 @@ func (l *Log) readParked(from []byte, to uint64, n int) (r *request, next []byte
 	for it.Seek(from); it.Valid(); it.Next() {
 		item := it.Item()
 		next = item.KeyCopy(next[:0])
-		if len(r.ops) == n || dueOf(next) > to {
+		if len(r.ops) == n || maxBytes <= 0 || dueOf(next) > to {
 			return r, next, nil
 		}
 		id, err := recordID(item.Key())
@@ -235,6 +251,7 @@ func (l *Log) readParked(from []byte, to uint64, n int) (r *request, next []byte
 			return nil, nil, err
 		}
 		o.size = len(o.record)
+		maxBytes -= int64(o.size)
 		r.ops = append(r.ops, o)
 	}
 	return r, nil, nil

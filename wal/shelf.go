@@ -33,26 +33,28 @@ func (l *Log) Shelve(ctx context.Context, shelf Shelf, entries []message.Entry) 
 }
 
 // Fetch lets up to n messages of the shelf, those accepted first, come back
-// through Next, and returns how many: fewer than n if it has no more. It must
-// not be called for one shelf twice at once.
-func (l *Log) Fetch(ctx context.Context, shelf Shelf, n int) (int, error) {
+// through Next, and returns how many, and whether it may have more: large ones
+// come only as many at once as a batch of Next holds. It must not be called for
+// one shelf twice at once.
+func (l *Log) Fetch(ctx context.Context, shelf Shelf, n int) (fetched int, more bool, err error) {
 	if l.writer.tally().parked == 0 || n <= 0 {
-		return 0, nil
+		return 0, false, nil
 	}
 	due := shelfBase + uint64(shelf)
-	fetched := 0
-	for fetched < n {
-		back, err := l.bringBack(ctx, due, due, min(n-fetched, unparkBatch))
+	for left := l.window.batchBytes(); fetched < n && left > 0; {
+		back, bytes, err := l.bringBack(ctx, due, due, min(n-fetched, unparkBatch), left)
 		if err != nil || back == 0 {
-			return fetched, err
+			return fetched, false, err
 		}
 		fetched += back
+		left -= bytes
 	}
-	return fetched, nil
+	return fetched, true, nil
 }
 
 // Browse reads up to n messages of the shelf with ids after that one, in order,
-// and leaves them there. They have no Progress.
+// and leaves them there. They have no Progress. None: there are no more; large
+// ones come only as many at once as a batch of Next holds.
 func (l *Log) Browse(shelf Shelf, after message.ID, n int) ([]message.Entry, error) {
 	db, err := l.acquire()
 	if err != nil {
@@ -69,7 +71,8 @@ func (l *Log) Browse(shelf Shelf, after message.ID, n int) ([]message.Entry, err
 		from = low
 	}
 	var entries []message.Entry
-	for it.Seek(from); it.Valid() && len(entries) < n; it.Next() {
+	left := l.window.batchBytes()
+	for it.Seek(from); it.Valid() && len(entries) < n && left > 0; it.Next() {
 		id, err := recordID(it.Item().Key())
 		if err != nil {
 			return nil, err
@@ -86,6 +89,7 @@ func (l *Log) Browse(shelf Shelf, after message.ID, n int) ([]message.Entry, err
 			return nil, fmt.Errorf("read parked message %s: %w", id, err)
 		}
 		entries = append(entries, e)
+		left -= int64(len(record))
 	}
 	return entries, nil
 }

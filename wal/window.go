@@ -18,7 +18,7 @@ const (
 	// fewer, and the seek is most of the cost.
 	loadAtLeast = 2048
 
-	// batchShare of WindowBytes is what one call of Next hands out at most.
+	// batchShare of WindowBytes is what one call hands out, or brings back, at most.
 	batchShare = 4
 )
 
@@ -270,6 +270,9 @@ func (l *Log) Next(ctx context.Context, max int, linger time.Duration) ([]messag
 	}
 }
 
+// batchBytes is how large a batch may be, a record more or less.
+func (w *window) batchBytes() int64 { return w.maxBytes / batchShare }
+
 // collect takes up to max records, reading back what is on disk only. It is
 // called by the gatherer alone.
 func (l *Log) collect(max int) ([]message.Entry, error) {
@@ -277,7 +280,7 @@ func (l *Log) collect(max int) ([]message.Entry, error) {
 	var out []message.Entry
 	for i, n := range w.shares(max, l.clock.now()) {
 		var err error
-		if out, err = l.takeFrom(message.Priority(i), n, w.maxBytes/batchShare*int64(n)/int64(max), out); err != nil {
+		if out, err = l.takeFrom(message.Priority(i), n, w.batchBytes()*int64(n)/int64(max), out); err != nil {
 			if len(out) > 0 { // they are taken: they must reach the caller
 				l.cfg.Logger.Error("can't read the log back", "lane", message.Priority(i).String(), "err", err)
 				return out, nil
