@@ -66,6 +66,7 @@ func (a *Appliance) buildDispatcher() error {
 		Append:      a.appendCallbacks,
 		OnChange:    func(changed []message.Record) { a.api.Publish(changed) },
 		OnStop:      a.channelStopped,
+		QueueBytes:  int(a.cfg.Shares().Queue),
 		Grace:       a.cfg.HTTP.ShutdownTimeout / 4,
 		Logger:      a.logger.With("part", "delivery"),
 		Registerer:  a.registry,

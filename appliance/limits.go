@@ -8,29 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forebay/appliance/config"
+	"forebay/wal"
 )
 
 // What the process needs files for, beside its clients. Badger loses tables
 // without an error when it can't open one for want of a descriptor, so clients
 // are never allowed near the limit.
 const (
-	reserveFiles    = 1024     // listeners, raft, pipes, what libraries open
-	reservePerTable = 16 << 20 // bytes of log for each open table, rather few
-	leastClients    = 16
+	reserveFiles = 1024 // listeners, raft, pipes, what libraries open
+	leastClients = 16
 )
 
 // connectionLimit is how many clients may be connected, by the process's file
-// limit. An error: too few to serve.
+// limit and its memory. An error: too few to serve.
 func connectionLimit(cfg config.Config) (int, error) {
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
 		return 0, fmt.Errorf("read the file limit: %w", err)
 	}
-	reserved := uint64(reserveFiles) + uint64(cfg.Database.MaxPoolSize) + uint64(cfg.Buffer.MaxDiskBytes)/reservePerTable
+	reserved := uint64(reserveFiles) + uint64(cfg.Database.MaxPoolSize) + uint64(cfg.Buffer.MaxDiskBytes)/uint64(wal.TableSize(int64(cfg.Shares().LogMemTable)))
 	if r.Max < reserved+leastClients {
 		return 0, fmt.Errorf("the process may open %d files, and needs %d for itself: raise its limit (LimitNOFILE, ulimit -n) or lower buffer.max_disk_bytes or database.max_pool_size", r.Max, reserved+leastClients)
 	}
-	return int(min(r.Max-reserved, 1<<30)), nil
+	return int(min(r.Max-reserved, uint64(cfg.Shares().Connections))), nil
 }
 
 // hugeHeap is how much of the heap asks for huge pages: rather more than an

@@ -74,11 +74,12 @@ func (a *Appliance) readings() (r pressure.Readings) {
 			r[s] = pressure.Reading{Value: have / limit, Detail: fmt.Sprintf(format, args...)}
 		}
 	}
-	used := a.memory.Used()
 	of(pressure.Window, float64(backlog), float64(b.Capacity), "%d messages wait, buffer.capacity is %d", backlog, b.Capacity)
 	of(pressure.Log, float64(log.DiskBytes), float64(b.MaxDiskBytes), "%s of %s (buffer.max_disk_bytes)", rough(log.DiskBytes), b.MaxDiskBytes)
 	of(pressure.Disk, float64(b.MinFreeDiskBytes), float64(log.FreeBytes), "%s free, %s are kept free (buffer.min_free_disk_bytes)", rough(log.FreeBytes), b.MinFreeDiskBytes)
-	of(pressure.Memory, float64(used), float64(c.Memory.Limit), "%s of %s (memory.limit)", rough(used), c.Memory.Limit)
+	memory := a.memory.Read()
+	of(pressure.Memory, float64(memory.Reserved), float64(c.Memory.Limit), "%s of %s (memory.limit)", rough(memory.Reserved), c.Memory.Limit)
+	r[pressure.Memory].Full = memory.Resident >= uint64(c.Memory.Limit)
 	of(pressure.Age, log.Oldest.Seconds(), ageLimit*c.Alerts.BacklogAge.Seconds(), "the oldest message waits for %v", log.Oldest.Round(time.Second))
 	batch := a.pipeline.Stats().Latency
 	if backlog == 0 {
@@ -119,24 +120,4 @@ func (a *Appliance) pressureStatus(s *admin.Status) {
 		p.Signals = append(p.Signals, admin.PressureSignal{Name: signal.Name, Value: signal.Value, Detail: signal.Detail})
 	}
 	s.Pressure = p
-}
-
-// windowShare of the memory limit is for records that wait in memory; what is
-// over it waits on disk only, and maxWindow is as much as the drain has use for.
-const (
-	windowShare = 8
-	maxWindow   = 64 << 20
-)
-
-func windowBytes(c config.Config) int64 {
-	return min(int64(c.Memory.Limit)/windowShare, maxWindow)
-}
-
-// bodyShare of the memory limit is for request bodies and the messages made of
-// them, of all clients together. It is counted before a body is read.
-const bodyShare = 8
-
-func maxBuffered(c config.Config) int64 {
-	body := int64(c.HTTP.MaxBodyBytes)
-	return max(min(512*body, int64(c.Memory.Limit)/bodyShare), 5*body)
 }

@@ -134,6 +134,10 @@ func (a *Appliance) applyHTTP(_ context.Context, c config.Config) error {
 		return err
 	}
 	h := c.HTTP
-	return a.api.Configure(httpapi.Limits{MaxBodyBytes: int(h.MaxBodyBytes), MaxBuffered: maxBuffered(c), MaxConnections: min(h.MaxConnections, limit),
+	// A record must fit a memtable, and those are as large as they were at the start.
+	if need := config.MemTableFor(h.MaxBodyBytes); int64(need) > a.log.MemTable() {
+		return fmt.Errorf("http.max_body_bytes: %v needs a log with memtables of %v, which a restart makes", h.MaxBodyBytes, need)
+	}
+	return a.api.Configure(httpapi.Limits{MaxBodyBytes: int(h.MaxBodyBytes), MaxBuffered: int64(c.Shares().Bodies), MaxConnections: min(h.MaxConnections, limit),
 		ReadTimeout: h.ReadTimeout, IdleTimeout: h.IdleTimeout, DefaultTTL: c.Delivery.DefaultTTL})
 }

@@ -300,3 +300,23 @@ func TestReloadKeepsSecrets(t *testing.T) {
 		t.Errorf("drift %q", c.Drift)
 	}
 }
+
+// TestReloadBodiesTooLargeForTheLog: bodies for which the log's memtables are too
+// small, and which a restart with more memory would take, are refused by name, and
+// nothing else of that change is applied.
+func TestReloadBodiesTooLargeForTheLog(t *testing.T) {
+	t.Parallel()
+	f := appliancetest.NewFile(t, "memory: {limit: 128MiB}\n")
+	n := appliancetest.StartFile(t, f, nil)
+	f.Write("memory: {limit: 1GiB}\nhttp: {max_body_bytes: 960KiB}\nbuffer: {batch_size: 500}\n")
+	r := reload(t, n)
+	if said := fmt.Sprint(r.Detail, r.Rejected); r.Outcome == admin.ConfigApplied || len(r.Applied) != 0 || !strings.Contains(said, "http.max_body_bytes") || !strings.Contains(said, "restart") {
+		t.Errorf("%+v", r)
+	}
+	if got := bodyOf(t, n, 400_000); got != http.StatusRequestEntityTooLarge {
+		t.Errorf("a body of 400 KB: %d", got)
+	}
+	if got := bodyOf(t, n, 200_000); got != http.StatusAccepted {
+		t.Errorf("a body of 200 KB: %d", got)
+	}
+}

@@ -21,13 +21,14 @@ import (
 // configuration, and the adapters between what one offers and another asks for.
 
 func (a *Appliance) openLog() (err error) {
-	b := a.cfg.Buffer
+	b, shares := a.cfg.Buffer, a.cfg.Shares()
 	a.log, err = wal.Open(wal.Config{
 		Dir:            a.cfg.LogDir(),
 		Node:           a.cfg.Node,
 		Capacity:       b.Capacity,
 		Threshold:      b.BackpressureThreshold,
-		WindowBytes:    windowBytes(a.cfg),
+		WindowBytes:    int64(shares.Window),
+		MemTable:       int64(shares.LogMemTable),
 		MaxDiskBytes:   int64(b.MaxDiskBytes),
 		MinFreeBytes:   int64(b.MinFreeDiskBytes),
 		IdempotencyTTL: b.IdempotencyTTL,
@@ -60,12 +61,11 @@ func (a *Appliance) openStore() (err error) {
 		return err
 	}
 	a.store, err = asStore(embedded.Open(embedded.Config{
-		Dir:       a.path("store"),
-		Retention: max(d.Retention, a.cfg.Buffer.IdempotencyTTL),
-		ClaimTTL:  a.cfg.Buffer.IdempotencyTTL,
-		// Half of what makes the log refuse: the store may still take in what
-		// the log has when the log takes nothing more.
-		MinFreeBytes: max(uint64(a.cfg.Buffer.MinFreeDiskBytes)/2, 64<<20),
+		Dir:          a.path("store"),
+		Retention:    max(d.Retention, a.cfg.Buffer.IdempotencyTTL),
+		ClaimTTL:     a.cfg.Buffer.IdempotencyTTL,
+		MinFreeBytes: embeddedRoom(a.cfg),
+		MemTable:     int64(a.cfg.Shares().StoreMemTable),
 		Logger:       logger,
 		Registerer:   a.registry,
 	}))
@@ -88,17 +88,20 @@ func asStore[S sink.Store](s S, err error) (sink.Store, error) {
 }
 
 func (a *Appliance) buildPipeline() (err error) {
+	shares := a.cfg.Shares()
 	a.pipeline, err = sink.NewPipeline(sink.Config{
-		Source:       a.log,
-		Store:        a.store,
-		Breakers:     a.storeBreakers(),
-		BatchSize:    a.cfg.Buffer.BatchSize,
-		BatchTimeout: a.cfg.Buffer.BatchTimeout,
-		Grace:        a.cfg.HTTP.ShutdownTimeout / 4,
-		Dispatcher:   a.dispatcher,
-		OnStored:     a.stored.stored,
-		Logger:       a.logger.With("part", "pipeline"),
-		Registerer:   a.registry,
+		Source:        a.log,
+		Store:         a.store,
+		Breakers:      a.storeBreakers(),
+		BatchSize:     a.cfg.Buffer.BatchSize,
+		BatchTimeout:  a.cfg.Buffer.BatchTimeout,
+		MaxBatchBytes: int(shares.Batch),
+		HeldBytes:     int(shares.Held),
+		Grace:         a.cfg.HTTP.ShutdownTimeout / 4,
+		Dispatcher:    a.dispatcher,
+		OnStored:      a.stored.stored,
+		Logger:        a.logger.With("part", "pipeline"),
+		Registerer:    a.registry,
 	})
 	return err
 }
@@ -111,7 +114,7 @@ func (a *Appliance) buildAPI() (err error) {
 	h := a.cfg.HTTP
 	a.api, err = httpapi.New(httpapi.Config{
 		MaxBodyBytes:   int(h.MaxBodyBytes),
-		MaxBuffered:    maxBuffered(a.cfg),
+		MaxBuffered:    int64(a.cfg.Shares().Bodies),
 		MaxConnections: min(h.MaxConnections, limit),
 		ReadTimeout:    h.ReadTimeout,
 		IdleTimeout:    h.IdleTimeout,

@@ -56,6 +56,7 @@ func New(cfg Config) (*API, error) {
 	}
 	a := &API{cfg: cfg, metrics: m, pages: problemPages(), feeds: newFeeds(),
 		followsBody: followsBody, recheck: keyRecheck}
+	a.bodies.pressure, a.hooks.pressure = cfg.Pressure, cfg.Pressure
 	a.drainCtx, a.drain = context.WithCancel(context.Background())
 	a.wire = &wire{refused: a.refusedOnWire(m.route("connection"))}
 	a.apply(cfg)

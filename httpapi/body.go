@@ -26,6 +26,8 @@ type bodies struct {
 	budget atomic.Int64 // of all bodies and messages in memory, in bytes
 	inUse  atomic.Int64
 	pool   sync.Pool // of *buffer
+
+	pressure func() Pressure
 }
 
 // buffer is owned by who got it from read until put.
@@ -91,14 +93,21 @@ func (p *bodies) grow(buf *buffer, limit int) bool {
 
 // reserve counts n bytes for a body of that size, or reports false: there is no
 // room. The last quarter of the budget is not for the largest bodies, and the
-// last eighth for none that needs more than a first buffer.
+// last eighth for none that needs more than a first buffer. Under pressure those
+// have less: which of the messages will be refused is known only when they have
+// been read.
 func (p *bodies) reserve(n, size int64) bool {
 	budget := p.budget.Load()
-	switch {
-	case size > largestReuse:
-		budget -= budget / 4
-	case size > firstBuffer:
-		budget -= budget / 8
+	if size > firstBuffer {
+		switch level := p.pressure(); {
+		case level >= PressureCritical:
+			budget /= 4
+		case level == PressureHigh:
+			budget /= 2
+		}
+		if budget -= budget / 8; size > largestReuse {
+			budget -= budget / 8
+		}
 	}
 	if p.inUse.Add(n) > budget {
 		p.release(n)

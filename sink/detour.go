@@ -61,6 +61,7 @@ func (p *Pipeline) divert(work context.Context, b *batch, leave func(*message.Re
 	for i := range b.records {
 		if leave(&b.records[i]) {
 			entries, records = append(entries, b.entries[i]), append(records, b.records[i])
+			b.bytes -= len(b.entries[i].Payload)
 			continue
 		}
 		b.entries[kept], b.records[kept] = b.entries[i], b.records[i]

@@ -395,6 +395,7 @@ func TestConfigValidate(t *testing.T) {
 		"batch timeout":   func(c *sink.Config) { c.BatchTimeout = -1 },
 		"max batch":       func(c *sink.Config) { c.MaxBatch = 999 },
 		"max batch bytes": func(c *sink.Config) { c.MaxBatchBytes = -1 },
+		"held bytes":      func(c *sink.Config) { c.HeldBytes = -1 },
 		"target latency":  func(c *sink.Config) { c.TargetLatency = -1 },
 		"grace":           func(c *sink.Config) { c.Grace = -1 },
 		"retry":           func(c *sink.Config) { c.Retry = sink.Backoff{Base: 2, Max: 1} },

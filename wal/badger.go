@@ -24,15 +24,22 @@ func badgerOptions(dir string, memTable int64, logger badger.Logger) badger.Opti
 		WithNumCompactors(2).
 		// A compaction needs space for what it writes before it frees what it read:
 		// these sizes keep it in proportion to the reserve, which is in memtables.
-		WithBaseTableSize(memTable / 4).
+		WithBaseTableSize(TableSize(memTable)).
 		WithBaseLevelSize(memTable).
 		WithValueLogFileSize(max(memTable, 1<<20)).
 		WithMetricsEnabled(false).
 		WithLogger(logger)
+	// Tables are made in memory, up to eight at once, and Badger keeps that memory:
+	// they must not grow with their level.
+	o.TableSizeMultiplier = 1
 	// A transaction holds 15 % of a memtable, and no value may be larger: with
 	// the threshold there, no value ever reaches the value log.
 	return o.WithValueThreshold(min(maxTxnShare(memTable), 1<<20))
 }
+
+// TableSize is about how large the files of a log with these memtables are, in
+// bytes.
+func TableSize(memTable int64) int64 { return max(memTable/2, 1<<20) }
 
 func (c Config) badgerOptions(w *watch) badger.Options {
 	return badgerOptions(dbDir(c.Dir), c.MemTable, w).WithSyncWrites(!c.unsafe)

@@ -311,3 +311,7 @@ func newRandom() *rand.ChaCha8 {
 	fillRandom(seed[:])
 	return rand.NewChaCha8(seed)
 }
+
+// MemTable is the size of the log's memtables in bytes: Config's, or what it had
+// before if messages wait that need it.
+func (l *Log) MemTable() int64 { return l.cfg.MemTable }

@@ -164,16 +164,9 @@ func Open(cfg Config) (*Log, error) {
 		}
 	}
 	w := newWatch(cfg.Logger)
-	db, err := openSized(cfg, mark, w)
+	db, rec, err := openSized(&cfg, mark, w, found)
 	if err != nil {
 		return nil, err
-	}
-	rec, err := recoverState(db, cfg, mark, found)
-	if err == nil {
-		err = w.err()
-	}
-	if err != nil {
-		return nil, errors.Join(err, db.Close())
 	}
 	mark = tide{Format: formatVersion, Node: cfg.Node, Seq: rec.head.seq, ID: rec.head.id, Lowest: rec.lowest(), MemTable: cfg.MemTable, Open: true}
 	// Badger has made a new log file, and leaves its name to be lost.
@@ -218,20 +211,34 @@ func examine(cfg Config, found *findings) (mark tide, err error) {
 	return mark, removeStillborn(cfg.Dir)
 }
 
-// openSized opens the database with memtables of the configured size. What was
-// not closed cleanly must be read with those it was written with: Badger ends
-// the process otherwise.
-func openSized(cfg Config, mark tide, w *watch) (*badger.DB, error) {
-	written := cfg
-	written.MemTable = max(cfg.MemTable, mark.MemTable, memTableOf(cfg.Dir))
-	db, err := openBadger(cfg.Dir, written.badgerOptions(w))
-	if err != nil || written.MemTable == cfg.MemTable {
-		return db, err
+// openSized opens the database, recovers, and settles the size of the memtables.
+// They shrink to what is configured only when nothing waits: what was not closed
+// cleanly must be read with those it was written with, or Badger ends the process,
+// and the largest message that waits must fit a transaction to be put to rest.
+func openSized(cfg *Config, mark tide, w *watch, found *findings) (*badger.DB, *recovered, error) {
+	wanted := *cfg
+	cfg.MemTable = max(cfg.MemTable, mark.MemTable, memTableOf(cfg.Dir))
+	cfg.MinFreeBytes = max(cfg.MinFreeBytes, reserve(cfg.MemTable))
+	db, err := openBadger(cfg.Dir, cfg.badgerOptions(w))
+	if err != nil {
+		return nil, nil, err
+	}
+	rec, err := recoverState(db, *cfg, mark, found)
+	if err == nil {
+		err = w.err()
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	if cfg.MemTable == wanted.MemTable || rec.live > 0 {
+		return db, rec, nil
 	}
 	if err := db.Close(); err != nil {
-		return nil, fmt.Errorf("close the log to shrink its memtables: %w", err)
+		return nil, nil, fmt.Errorf("close the log to shrink its memtables: %w", err)
 	}
-	return openBadger(cfg.Dir, cfg.badgerOptions(w))
+	*cfg = wanted
+	db, err = openBadger(cfg.Dir, cfg.badgerOptions(w))
+	return db, rec, err
 }
 
 // makeRoom gives up the ballast if Badger could not open otherwise, and refuses

@@ -15,7 +15,7 @@ import (
 
 const (
 	maxBody        = 960 * KiB // a record must fit one transaction of the log, and stay out of its value log
-	minMemoryLimit = 64 * MiB
+	minMemoryLimit = 128 * MiB
 	minLogDisk     = 64 * MiB
 	maxSocketPath  = 107 // sockaddr_un
 	maxPlan        = 1_000_000_000
@@ -34,6 +34,7 @@ func (c *Config) Validate() error {
 	v.http(&c.HTTP, c.AdminSocket())
 	v.buffer(&c.Buffer)
 	v.memory(&c.Memory)
+	v.room(c)
 	v.limits(&c.RateLimiting, &c.CircuitBreaker)
 	v.database(&c.Database)
 	v.delivery(&c.Delivery)
@@ -173,6 +174,16 @@ func (v *validator) memory(m *Memory) {
 	v.require(m.High > m.Elevated, "memory.high", "%v is not over memory.elevated, which is %v; the three rise", m.High, m.Elevated)
 	v.require(m.Critical > m.High, "memory.critical", "%v is not over memory.high, which is %v; the three rise", m.Critical, m.High)
 	v.require(m.Critical <= 1, "memory.critical", "%v is out of range; write a fraction of at most 1", m.Critical)
+}
+
+// room: a log whose memtables are a large part of the memory could not keep inside
+// it.
+func (v *validator) room(c *Config) {
+	need := memoryFor(c.HTTP.MaxBodyBytes)
+	if c.Memory.Limit < minMemoryLimit || c.HTTP.MaxBodyBytes > maxBody {
+		return // said already
+	}
+	v.require(c.Memory.Limit >= need, "http.max_body_bytes", "%v is too large for memory.limit, which is %v; lower it, or give the process %v", c.HTTP.MaxBodyBytes, c.Memory.Limit, need)
 }
 
 func (v *validator) limits(r *RateLimiting, b *CircuitBreaker) {

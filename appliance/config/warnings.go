@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"os"
 )
@@ -18,8 +19,8 @@ func Warnings(c Config) []string {
 			warnings = append(warnings, name+" holds a secret and can be read by everybody: chmod o-r it")
 		}
 	}
-	if c.HTTP.MaxBodyBytes > c.Memory.Limit/16 {
-		warnings = append(warnings, "http.max_body_bytes is large for memory.limit: few large messages at once will count as pressure")
+	if available := AvailableMemory(); c.Memory.Limit > available {
+		warnings = append(warnings, fmt.Sprintf("memory.limit is %v and the machine or its cgroup has %v: the process may be killed before it refuses anything", c.Memory.Limit, available))
 	}
 	return warnings
 }

@@ -104,7 +104,8 @@ func step(before Level, value float64, r Rungs, top Level, relief float64) Level
 
 // Reading is one signal as it was measured.
 type Reading struct {
-	Value  float64 // fraction of the limit; 1 and more: it is reached
+	Value  float64 // fraction of the limit
+	Full   bool    // the limit is reached: nothing more may be taken in
 	Detail string  // the figures, for people
 }
 
@@ -140,6 +141,6 @@ func (s Settings) next(before Standing, r *Readings) Standing {
 		now.Levels[signal] = step(before.Levels[signal], r[signal].Value, rungs, tops[signal], ease)
 		now.Level = max(now.Level, now.Levels[signal])
 	}
-	now.Full = r[Memory].Value >= 1
+	now.Full = r[Memory].Full
 	return now
 }

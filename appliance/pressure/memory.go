@@ -13,10 +13,19 @@ const (
 	memoryReleased = "/memory/classes/heap/released:bytes"
 )
 
-// MemoryMeter measures the memory that this process can't be without: what the Go
-// runtime holds, or if that is more what the kernel counts as resident and not
-// backed by a file. Mapped tables of the log are not counted: the kernel takes
-// their pages back when it needs them.
+// Usage is how much memory a process has, in bytes.
+type Usage struct {
+	// Resident is what it can't be without: what the kernel counts as resident and
+	// not backed by a file. Mapped tables of the log are not counted: the kernel
+	// takes their pages back when it needs them.
+	Resident uint64
+	// Reserved is that, or if it is more what the Go runtime holds. It includes what
+	// was never touched, such as the rest of the buffers in which Badger makes its
+	// tables, and may become resident at any moment.
+	Reserved uint64
+}
+
+// MemoryMeter measures the memory of this process.
 type MemoryMeter struct {
 	samples []metrics.Sample
 	statm   *os.File // nil: the kernel does not say
@@ -38,15 +47,19 @@ func (m *MemoryMeter) Close() error {
 	return m.statm.Close()
 }
 
-// Used returns the bytes in use now. It is not safe for concurrent use.
-func (m *MemoryMeter) Used() uint64 {
+// Read returns what the process has now. Where the kernel does not say, the
+// runtime's figure is both. It is not safe for concurrent use.
+func (m *MemoryMeter) Read() Usage {
 	metrics.Read(m.samples)
-	used := m.samples[0].Value.Uint64() - m.samples[1].Value.Uint64()
-	if m.statm == nil {
-		return used
+	runtime := m.samples[0].Value.Uint64() - m.samples[1].Value.Uint64()
+	if m.statm != nil {
+		n, _ := m.statm.ReadAt(m.buf[:], 0) // ends with io.EOF
+		if pages := anonymous(string(m.buf[:n])); pages > 0 {
+			resident := pages * uint64(os.Getpagesize())
+			return Usage{resident, max(resident, runtime)}
+		}
 	}
-	n, _ := m.statm.ReadAt(m.buf[:], 0) // ends with io.EOF
-	return max(used, anonymous(string(m.buf[:n]))*uint64(os.Getpagesize()))
+	return Usage{runtime, runtime}
 }
 
 // anonymous returns how many pages of /proc/PID/statm (proc(5)) are resident and

@@ -83,7 +83,7 @@ func TestProperty04_MemoryShedsFirst(t *testing.T) {
 		for _, tenths := range rapid.SliceOfN(rapid.IntRange(0, 10), 20, 400).Draw(t, "load") {
 			ask := float64(tenths) / 10
 			var r Readings
-			r[Memory].Value = used
+			r[Memory].Value, r[Memory].Full = used, used >= 1
 			s = usual.next(s, &r)
 			// Critical messages are few: they take a fiftieth of what all take.
 			take, drained := 0.04*ask, 0.001
@@ -121,7 +121,7 @@ func TestGauge(t *testing.T) {
 			Measure: func() (r Readings) {
 				mu.Lock()
 				defer mu.Unlock()
-				r[Memory] = Reading{memory, "some of it"}
+				r[Memory] = Reading{memory, memory >= 1, "some of it"}
 				r[Connections] = Reading{Value: 0.99}
 				return r
 			},
@@ -180,12 +180,12 @@ func TestSettings(t *testing.T) {
 func TestMemoryMeter(t *testing.T) {
 	m := NewMemoryMeter()
 	defer m.Close()
-	before := m.Used()
+	before := m.Read().Resident
 	ballast := make([]byte, 64<<20)
 	for i := 0; i < len(ballast); i += 4096 {
 		ballast[i] = 1
 	}
-	if after := m.Used(); after < before+48<<20 || before == 0 {
+	if after := m.Read().Resident; after < before+48<<20 || before == 0 {
 		t.Errorf("64 MiB more: %d bytes before, %d after", before, after)
 	}
 	if ballast[4096] != 1 {

@@ -58,7 +58,7 @@ func Restore(r io.Reader, dir string) (err error) {
 	}
 	var failed error
 	logger := badgerLogger{slog.New(slog.DiscardHandler), func(line string) { failed = errors.New(line) }}
-	db, err := badger.Open(treeOptions(fresh, memTableSize, logger))
+	db, err := badger.Open(treeOptions(fresh, usualMemTable, logger))
 	if err != nil {
 		return fmt.Errorf("restore embedded store: %w", err)
 	}

@@ -21,6 +21,7 @@ type Config struct {
 	Retention    time.Duration // how long a message stays after its acceptance; ≥ ClaimTTL, default 90 days, -1: for ever
 	ClaimTTL     time.Duration // how long an idempotency key belongs to a message; > 0, default 24 h
 	MinFreeBytes uint64        // inserts are refused while the disk has less free; ≥ 64 MiB, default 512 MiB
+	MemTable     int64         // bytes of one memtable, of which there are three, and of the cache of blocks; 8–64 MiB, default 16 MiB
 
 	Logger     *slog.Logger          // nil: discarded
 	Registerer prometheus.Registerer // nil: metrics are not registered
@@ -33,6 +34,9 @@ const forEver = -1
 // a compaction that has written its result and not yet deleted its input.
 const leastFree = 64 << 20
 
+// A transaction has 15 % of a memtable, and must take the largest record.
+const leastMemTable, usualMemTable, mostMemTable = 8 << 20, 16 << 20, 64 << 20
+
 func (c Config) withDefaults() Config {
 	if c.Retention == 0 {
 		c.Retention = 90 * 24 * time.Hour
@@ -42,6 +46,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MinFreeBytes == 0 {
 		c.MinFreeBytes = 512 << 20
+	}
+	if c.MemTable == 0 {
+		c.MemTable = usualMemTable
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -64,6 +71,9 @@ func (c Config) Validate() error {
 	}
 	if c.MinFreeBytes < leastFree {
 		errs = append(errs, fmt.Errorf("min free bytes: %d, want at least %d", c.MinFreeBytes, leastFree))
+	}
+	if c.MemTable < leastMemTable || c.MemTable > mostMemTable {
+		errs = append(errs, fmt.Errorf("memtable: %d bytes, want %d to %d", c.MemTable, leastMemTable, mostMemTable))
 	}
 	return errors.Join(errs...)
 }

@@ -1,11 +1,13 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,9 +22,7 @@ import (
 // The shape of the tree. None of it may follow the machine's memory: Badger
 // cannot open what a crash left behind with larger memtables.
 const (
-	memTableSize = 16 << 20 // a transaction may have 15 % of it
-	memTables    = 3
-	blockCache   = 16 << 20
+	memTables = 3
 )
 
 // watchInterval is how often Run looks at the disk, retentionInterval how often
@@ -69,13 +69,13 @@ var errClosed = errors.New("store is closed")
 // so safely, the store is down and Run opens it when there is. Any other
 // obstacle is an error: the directory is in use, of a newer version, or damaged.
 func Open(cfg Config) (*Store, error) {
-	return open(cfg, surroundings{free: freeBytes, memTableSize: memTableSize})
+	return open(cfg, surroundings{free: freeBytes})
 }
 
 // surroundings are what tests put something else in place of.
 type surroundings struct {
-	free         func(dir string) (uint64, error)
-	memTableSize int64
+	free     func(dir string) (uint64, error)
+	memTable int64 // 0: Config's
 }
 
 func open(cfg Config, around surroundings) (*Store, error) {
@@ -107,7 +107,7 @@ func (s *Store) openTree() error {
 	if err := removeStillborn(s.cfg.Dir); err != nil {
 		return fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err)
 	}
-	db, err := badger.Open(treeOptions(s.cfg.Dir, s.around.memTableSize, badgerLogger{s.log, s.fail}))
+	db, err := badger.Open(treeOptions(s.cfg.Dir, max(cmp.Or(s.around.memTable, s.cfg.MemTable), writtenWith(s.cfg.Dir)), badgerLogger{s.log, s.fail}))
 	if err != nil {
 		return fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err)
 	}
@@ -121,6 +121,19 @@ func (s *Store) openTree() error {
 	return nil
 }
 
+// writtenWith is the size of the memtables that a store was killed with; 0: it was
+// closed cleanly. Badger maps twice as much, and ends the process that opens them
+// with smaller ones.
+func writtenWith(dir string) (size int64) {
+	names, _ := filepath.Glob(filepath.Join(dir, "*.mem"))
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			size = max(size, info.Size()/2)
+		}
+	}
+	return size
+}
+
 func treeOptions(dir string, memTable int64, logger badger.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithSyncWrites(true).
@@ -131,7 +144,7 @@ func treeOptions(dir string, memTable int64, logger badger.Logger) badger.Option
 		WithValueThreshold(min(1<<20, memTable/8)). // every record is smaller: MaxRecordBytes
 		WithValueLogFileSize(1 << 20).
 		WithCompression(options.Snappy). // two fifths less disk for a tenth more processor time
-		WithBlockCacheSize(blockCache).
+		WithBlockCacheSize(memTable).
 		WithMetricsEnabled(false).
 		WithLogger(logger)
 }

@@ -50,7 +50,7 @@ func (l *lines) String() string {
 }
 
 func newWorld(t testing.TB, change func(*Config)) *world {
-	w := &world{t: t, freeNow: 1 << 40, memTable: memTableSize, accepted: time.Now().Add(-time.Hour), log: new(lines)}
+	w := &world{t: t, freeNow: 1 << 40, accepted: time.Now().Add(-time.Hour), log: new(lines)}
 	w.cfg = Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(w.log, nil))}
 	if change != nil {
 		change(&w.cfg)
@@ -62,7 +62,7 @@ func newWorld(t testing.TB, change func(*Config)) *world {
 
 func (w *world) open() {
 	w.t.Helper()
-	s, err := open(w.cfg, surroundings{memTableSize: w.memTable, free: func(string) (uint64, error) {
+	s, err := open(w.cfg, surroundings{memTable: w.memTable, free: func(string) (uint64, error) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return w.freeNow, nil
