@@ -138,3 +138,32 @@ func TestBatchGivesItsSlotBack(t *testing.T) {
 }
 
 func (w *world) places() *places { return w.cfg.Limiter.(*places) }
+
+// TestPlacesAfterAPanic: a single message whose append panics counts as spent, and
+// the request is over.
+func TestPlacesAfterAPanic(t *testing.T) {
+	for name, panics := range map[string]bool{"log panics": true, "complete": false} {
+		t.Run(name, func(t *testing.T) {
+			limits := &places{limit: 1}
+			w, life := newLifeWorld(t, func(c *Config) { c.Limiter = limits })
+			id := w.submitted(t, hello)
+			life.late[id] = true
+			reached := 0
+			w.log.before = func([]*message.Message) {
+				if _, _, admitted := limits.count(); admitted == 1 {
+					reached++
+				}
+				if panics {
+					panic("boom")
+				}
+			}
+			for i, target := range []string{"/v1/messages", "/v1/messages/" + id.String() + "/requeue"} {
+				rec := w.do("POST", target, hello)
+				flying, _, admitted := limits.count()
+				if flying != 0 || admitted != 0 || reached != i+1 || (rec.Code == http.StatusServiceUnavailable) != panics {
+					t.Errorf("POST %s: %d with %d requests in flight and %d messages not settled, want none; the log was reached %d times", target, rec.Code, flying, admitted, reached)
+				}
+			}
+		})
+	}
+}

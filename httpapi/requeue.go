@@ -121,14 +121,13 @@ func (a *API) enterRequeue(x *exchange, who *Principal, priority message.Priorit
 }
 
 // requeueOne accepts a message of the exchange's account anew.
-func (a *API) requeueOne(x *exchange, pass Pass, id message.ID, priority message.Priority) (Receipt, error) {
+func (a *API) requeueOne(x *exchange, pass Pass, id message.ID, priority message.Priority) (receipt Receipt, err error) {
 	admitted, err := a.admit(x, pass)
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt, err := a.cfg.Life.Requeue(x.r.Context(), x.account, id, priority)
-	settle(pass, admitted, receipt.Replayed, err)
-	if err != nil {
+	defer func() { settle(pass, admitted, receipt.Replayed, err) }() // after a panic, too: as spent
+	if receipt, err = a.cfg.Life.Requeue(x.r.Context(), x.account, id, priority); err != nil {
 		return Receipt{}, fmt.Errorf("requeue message %s: %w", id, err)
 	}
 	return receipt, nil

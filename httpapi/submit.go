@@ -57,7 +57,7 @@ func (a *API) letIn(x *exchange, kind string) (from origin, pass Pass, err error
 }
 
 // take brings the message from the wire into the log.
-func (a *API) take(x *exchange, pass Pass, from *origin) (Receipt, error) {
+func (a *API) take(x *exchange, pass Pass, from *origin) (receipt Receipt, err error) {
 	m := &x.message
 	held, p := a.receive(x.r, m, &x.form)
 	if p != nil {
@@ -74,9 +74,8 @@ func (a *API) take(x *exchange, pass Pass, from *origin) (Receipt, error) {
 	if err != nil {
 		return Receipt{}, err
 	}
-	receipt, err := a.cfg.Log.Append(x.r.Context(), m)
-	settle(pass, admitted, receipt.Replayed, err)
-	if err != nil {
+	defer func() { settle(pass, admitted, receipt.Replayed, err) }() // after a panic, too: as spent
+	if receipt, err = a.cfg.Log.Append(x.r.Context(), m); err != nil {
 		return Receipt{}, fmt.Errorf("append message: %w", err)
 	}
 	if !receipt.Replayed {
