@@ -354,7 +354,7 @@ func (d *decoder) integer(at string) (int64, *Problem) {
 		return 0, d.syntax(err)
 	}
 	n, err := strconv.ParseInt(string(value), 10, 64)
-	if err != nil {
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // what is out of range is so for its rule, too
 		return 0, malformedAt(at, "must be an integer, written without fraction and exponent")
 	}
 	return n, nil

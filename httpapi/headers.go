@@ -3,6 +3,7 @@ package httpapi
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -161,20 +162,39 @@ func preferredWait(h http.Header) time.Duration {
 		return 0
 	}
 	for _, value := range values {
-		for pref := range strings.SplitSeq(value, ",") {
-			pref, _, _ = strings.Cut(pref, ";")
+		for value != "" {
+			var pref string
+			pref, value = cutUnquoted(value, ',')
+			pref, _ = cutUnquoted(pref, ';')
 			name, arg, _ := strings.Cut(pref, "=")
 			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
 				continue
 			}
-			n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(arg), `"`), 10, 31)
-			if err != nil {
+			n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(arg), `"`), 10, 64)
+			if err != nil && !errors.Is(err, strconv.ErrRange) {
 				return 0
 			}
-			return min(time.Duration(n)*time.Second, maxWait) // the first one counts
+			return time.Duration(min(n, uint64(maxWait/time.Second))) * time.Second // the first one counts
 		}
 	}
 	return 0
+}
+
+// cutUnquoted cuts s at the first separator that is in no quoted string (RFC 9110
+// §5.6.4).
+func cutUnquoted(s string, separator byte) (before, after string) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case quoted && s[i] == '\\':
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == separator && !quoted:
+			return s[:i], s[i+1:]
+		}
+	}
+	return s, ""
 }
 
 // checkContentType refuses a body that is not of the wanted type, in UTF-8 and
@@ -210,15 +230,22 @@ func checkAccept(h http.Header, offer string) *Problem {
 	if len(values) == 0 || len(values) == 1 && (values[0] == "*/*" || values[0] == offer || values[0] == "") {
 		return nil
 	}
-	if !accepts(values, offer) {
+	if _, ok := accepts(values, offer); !ok {
 		return &Problem{Code: CodeNotAcceptable, Detail: "The answer is " + offer + "."}
 	}
 	return nil
 }
 
-// accepts applies RFC 9110 §12.5.1: the most specific range decides.
-func accepts(values []string, offer string) bool {
-	best, allowed := 0, false
+// The ranges of types that a client may name, from the least specific.
+const (
+	rangeAll = iota + 1
+	rangeFamily
+	rangeType
+)
+
+// accepts applies RFC 9110 §12.5.1: the most specific range decides. It is returned;
+// 0: there is none.
+func accepts(values []string, offer string) (best int, allowed bool) {
 	family, _, _ := strings.Cut(offer, "/")
 	for _, value := range values {
 		for r := range strings.SplitSeq(value, ",") {
@@ -227,18 +254,18 @@ func accepts(values []string, offer string) bool {
 			rank := 0
 			switch mediaType {
 			case offer:
-				rank = 3
+				rank = rangeType
 			case family + "/*":
-				rank = 2
+				rank = rangeFamily
 			case "*/*":
-				rank = 1
+				rank = rangeAll
 			}
 			if rank > best {
 				best, allowed = rank, !zeroQuality(params)
 			}
 		}
 	}
-	return allowed
+	return best, allowed
 }
 
 func zeroQuality(params string) bool {

@@ -137,8 +137,9 @@ func (a *API) admit(x *exchange, pass Pass) (admitted int, err error) {
 }
 
 // settle says whether an admitted message counts, by what became of it. One of
-// which nobody knows whether it is in the log does.
-func settle(pass Pass, admitted int, replayed bool, err error) {
+// which nobody knows whether it is in the log does. The answer's head then says
+// again what is left.
+func (a *API) settle(x *exchange, pass Pass, admitted int, replayed bool, err error) {
 	if admitted == 0 {
 		return
 	}
@@ -147,6 +148,9 @@ func settle(pass Pass, admitted int, replayed bool, err error) {
 		counted = 0
 	}
 	pass.Settle(admitted, counted)
+	if counted < admitted {
+		x.quota(a, pass)
+	}
 }
 
 // refused reports whether the log has surely not taken the message.

@@ -157,9 +157,12 @@ func setParameter(q *message.Query, name, value string) (rule string) {
 		q.ClientRef = value
 		ok = filterText(value)
 	case "accepted_after":
-		ok = q.AcceptedAfter.UnmarshalText([]byte(value)) == nil
+		q.AcceptedAfter, ok = parseTime(value)
 	case "accepted_before":
-		ok = q.AcceptedBefore.UnmarshalText([]byte(value)) == nil
+		q.AcceptedBefore, ok = parseTime(value)
+		if epoch := time.UnixMilli(0); ok && q.AcceptedBefore.Before(epoch) {
+			q.AcceptedBefore = epoch // no message is as old; the zero time would be no filter
+		}
 	case "limit":
 		var err error
 		if q.Limit, err = strconv.Atoi(value); err != nil || q.Limit < 1 || q.Limit > maxLimit {

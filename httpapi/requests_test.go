@@ -76,7 +76,7 @@ func TestRequests(t *testing.T) {
 		{name: "raw control", body: "{\"body\":\"\x01\"}", status: 400, code: "malformed"},
 		{name: "huge number", body: `{"ttl_seconds":1e999999}`, status: 400, code: "malformed", pointers: []string{"#/ttl_seconds"}},
 		{name: "fraction", body: `{"ttl_seconds":1.5}`, status: 400, code: "malformed", pointers: []string{"#/ttl_seconds"}},
-		{name: "overflow", body: `{"ttl_seconds":9999999999999999999}`, status: 400, code: "malformed", pointers: []string{"#/ttl_seconds"}},
+		{name: "overflow", body: `{"channel":"store","body":"b","ttl_seconds":9999999999999999999}`, status: 422, code: "invalid", pointers: []string{"#/ttl_seconds"}},
 		{name: "metadata types", body: `{"metadata":{"a":1}}`, status: 400, code: "malformed", pointers: []string{"#/metadata/a"}},
 		{name: "metadata twice", body: `{"metadata":{"a":"1","a":"2"}}`, status: 400, code: "malformed", pointers: []string{"#/metadata/a"}},
 		{name: "template types", body: `{"template":{"parameters":["a",1]}}`, status: 400, code: "malformed", pointers: []string{"#/template/parameters/1"}},
@@ -110,6 +110,7 @@ func TestRequests(t *testing.T) {
 		{name: "17 pairs", body: `{"channel":"store","body":"b","metadata":{` + pairs(17) + `}}`, status: 422, code: "invalid", pointers: []string{"#/metadata"}},
 		{name: "16 pairs", body: `{"channel":"store","body":"b","metadata":{` + pairs(16) + `}}`, status: 202},
 		{name: "ttl over", body: `{"channel":"store","body":"b","ttl_seconds":2592001}`, status: 422, code: "invalid", pointers: []string{"#/ttl_seconds"}},
+		{name: "ttl of a fraction", body: `{"channel":"store","body":"b","ttl_seconds":1.0}`, status: 400, code: "malformed", pointers: []string{"#/ttl_seconds"}},
 
 		{name: "in progress", fail: ErrInProgress, body: hello, status: 409, code: "in_progress", headers: map[string]string{"Retry-After": "1"}},
 		{name: "mismatch", fail: ErrMismatch, body: hello, status: 422, code: "idempotency_mismatch"},

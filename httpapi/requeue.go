@@ -126,7 +126,7 @@ func (a *API) requeueOne(x *exchange, pass Pass, id message.ID, priority message
 	if err != nil {
 		return Receipt{}, err
 	}
-	defer func() { settle(pass, admitted, receipt.Replayed, err) }() // after a panic, too: as spent
+	defer func() { a.settle(x, pass, admitted, receipt.Replayed, err) }() // after a panic, too: as spent
 	if receipt, err = a.cfg.Life.Requeue(x.r.Context(), x.account, id, priority); err != nil {
 		return Receipt{}, fmt.Errorf("requeue message %s: %w", id, err)
 	}

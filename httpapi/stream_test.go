@@ -173,7 +173,7 @@ func (l *tokens) Take(_ context.Context, n int) (int, error) {
 
 func (l *tokens) Settle(admitted, counted int)       { l.left += admitted - counted }
 func (l *tokens) Leave()                             { l.inFlight-- }
-func (l *tokens) Quota() Quota                       { return Quota{Burst: int64(l.left)} }
+func (l *tokens) Quota() Quota                       { return Quota{Minute: 1000, Burst: int64(l.left), Concurrent: 1000} }
 func (l *tokens) quotaOf(string, Plan) (Quota, bool) { return l.Quota(), true }
 
 // limiterOf is tokens as a Limiter, whose Quota takes other arguments than a Pass's.

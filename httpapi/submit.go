@@ -74,7 +74,7 @@ func (a *API) take(x *exchange, pass Pass, from *origin) (receipt Receipt, err e
 	if err != nil {
 		return Receipt{}, err
 	}
-	defer func() { settle(pass, admitted, receipt.Replayed, err) }() // after a panic, too: as spent
+	defer func() { a.settle(x, pass, admitted, receipt.Replayed, err) }() // after a panic, too: as spent
 	if receipt, err = a.cfg.Log.Append(x.r.Context(), m); err != nil {
 		return Receipt{}, fmt.Errorf("append message: %w", err)
 	}

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"encoding/csv"
 	"fmt"
-	"mime"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"forebay/wal/message"
@@ -75,9 +73,10 @@ func (a *API) usage(x *exchange) error {
 	if p != nil {
 		return p
 	}
-	asCSV := format == "csv" || format == "" && prefersCSV(first(x.r.Header, headerAccept))
-	if !asCSV {
-		if p := checkAccept(x.r.Header, typeJSON); p != nil && format == "" {
+	asCSV := format == "csv" || format == "" && prefersCSV(x.r.Header[headerAccept])
+	if format == "" && !asCSV {
+		if p := checkAccept(x.r.Header, typeJSON); p != nil {
+			p.Detail = "The answer is " + typeJSON + " or " + typeCSV + "."
 			return p
 		}
 	}
@@ -122,17 +121,9 @@ func usageParameters(raw string) (month, format string, p *Problem) {
 	return values.Get("month"), format, nil
 }
 
-// prefersCSV reports whether a client names CSV and not JSON.
-func prefersCSV(accept string) bool {
-	csv := false
-	for part := range strings.SplitSeq(accept, ",") {
-		switch t, params, err := mime.ParseMediaType(part); {
-		case err != nil || params["q"] == "0":
-		case t == typeCSV:
-			csv = true
-		case t == typeJSON:
-			return false
-		}
-	}
-	return csv
+// prefersCSV reports whether a client names CSV and not JSON, or takes only CSV.
+func prefersCSV(accept []string) bool {
+	asCSV, takesCSV := accepts(accept, typeCSV)
+	asJSON, takesJSON := accepts(accept, typeJSON)
+	return takesCSV && (!takesJSON || asCSV == rangeType && asJSON < rangeType)
 }
