@@ -42,6 +42,7 @@ type entry struct {
 
 	want      int64 // tokens that calls wait for
 	wantSlots int64
+	owed      int64         // by messages of a plan in shadow: whether they had tokens the next answer tells
 	wake      chan struct{} // closed at the next answer; nil: nobody waits
 
 	reason       Reason        // of the last answer that granted too little
@@ -107,9 +108,9 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 	e.asked, e.taken, e.queued = now, 0, false
 	e.reported = now
 
-	out := Entry{Account: e.account, Spent: e.spent, Busy: e.busy, Want: e.want, InFlight: e.inFlight}
+	out := Entry{Account: e.account, Spent: e.spent, Busy: e.busy, Want: e.want + e.owed, InFlight: e.inFlight}
 	e.spent = 0
-	if e.give && e.want == 0 && e.wantSlots == 0 {
+	if e.give && out.Want == 0 && e.wantSlots == 0 {
 		e.left, e.stock, e.slots = 0, 0, e.inFlight
 	} else {
 		out.Ahead = max(1, int64(math.Ceil(e.rate*foresight.Seconds())))
@@ -125,18 +126,21 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 }
 
 // acceptLocked takes in the answer to what was prepared and sent first at sent.
-func (e *entry) acceptLocked(g *Grant, sent, now time.Duration) {
+// over is how many messages that went in shadow it finds over a limit.
+func (e *entry) acceptLocked(g *Grant, sent, now time.Duration) (over int64) {
 	e.until = sent + nodeLease
 	e.left += g.Tokens
 	e.slots = g.Slots
-	e.stock = e.left
 	e.reason = g.Reason
+	over = e.payLocked()
+	e.stock = e.left
 	if g.Reason != Allowed {
 		wait := time.Duration(g.Wait) * time.Millisecond
 		wait += wait/500 + 5*time.Millisecond // clocks run apart
 		e.retryAt = now + wait
 		e.reasonUntil = now + min(wait, refusalTime)
 	}
+	e.noSlotsUntil = 0
 	if g.Slots < e.asking { // that is all there is
 		e.noSlotsUntil = now + slotRefusal
 	}
@@ -147,6 +151,7 @@ func (e *entry) acceptLocked(g *Grant, sent, now time.Duration) {
 	}
 	e.wakeLocked()
 	e.expireLocked(now)
+	return over
 }
 
 func (e *entry) wakeLocked() {
@@ -171,7 +176,7 @@ func (e *entry) resetLocked() {
 
 // idleLocked reports whether nothing uses the account at this moment.
 func (e *entry) idleLocked() bool {
-	return e.busy == 0 && e.inFlight == 0 && e.want == 0 && e.wantSlots == 0
+	return e.busy == 0 && e.inFlight == 0 && e.want == 0 && e.wantSlots == 0 && e.owed == 0
 }
 
 // lookLocked is the look at an entry once a second: whether it needs an

@@ -146,7 +146,10 @@ func (s *Spender) accept(out *outgoing, answer *Answer, now time.Duration) {
 	}
 	for i, e := range out.entries {
 		e.mu.Lock()
-		e.acceptLocked(&answer.Grants[i], out.sent, now)
+		s.stats.shadow.Add(uint64(e.acceptLocked(&answer.Grants[i], out.sent, now)))
+		if e.owed > 0 { // since the request was made
+			s.enqueueLocked(e)
+		}
 		e.mu.Unlock()
 	}
 }

@@ -116,6 +116,7 @@ type Pass struct {
 	spender *Spender
 	entry   *entry
 	shadow  bool
+	would   Reason // of a request in shadow: what kept it out, if the plan were enforced
 }
 
 // lookup returns the account's entry, locked.
@@ -154,24 +155,28 @@ func (s *Spender) Enter(ctx context.Context, account string, l Limits) (Pass, Ve
 		s.enqueueLocked(e)
 	}
 	p := Pass{spender: s, entry: e, shadow: l.Shadow}
-	if v := s.cutOff(l); v.Reason != Allowed {
-		if !l.Shadow {
-			return p, v
-		}
-		e.enterLocked(now)
-		return p, v
+	if p.shadow {
+		p.would = s.enterShadow(e, now)
+		return p, Verdict{Reason: p.would, Retry: time.Second, Shadow: p.would != Allowed}
 	}
+	v := s.cutOff()
+	if v.Reason == Allowed {
+		v = s.enterOrWait(ctx, e, now)
+	}
+	s.stats.refused(v.Reason)
+	return p, v
+}
+
+// enterOrWait takes a slot; e is locked, also on return.
+func (s *Spender) enterOrWait(ctx context.Context, e *entry, now time.Duration) (v Verdict) {
 	e.expireLocked(now)
-	var v Verdict
 	if e.inFlight >= e.slots {
 		v = s.awaitSlot(ctx, e, now)
-		v.Shadow = l.Shadow && v.Reason != Allowed
 	}
-	if v.Reason == Allowed || v.Shadow {
+	if v.Reason == Allowed {
 		e.enterLocked(now)
 	}
-	s.stats.count(v)
-	return p, v
+	return v
 }
 
 func (e *entry) enterLocked(now time.Duration) {
@@ -181,7 +186,7 @@ func (e *entry) enterLocked(now time.Duration) {
 }
 
 // cutOff refuses where the configuration wants nothing admitted without a group.
-func (s *Spender) cutOff(l Limits) Verdict {
+func (s *Spender) cutOff() Verdict {
 	if !s.refuse.Load() {
 		return Verdict{}
 	}
@@ -192,18 +197,12 @@ func (s *Spender) cutOff(l Limits) Verdict {
 	if connected {
 		return Verdict{}
 	}
-	v := Verdict{Reason: Unavailable, Retry: s.cfg.WaitLimit, Shadow: l.Shadow}
-	s.stats.count(v)
-	return v
+	return Verdict{Reason: Unavailable, Retry: s.cfg.WaitLimit}
 }
 
 // awaitSlot asks the group for slots; e is locked, also on return.
 func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Verdict {
 	full := Verdict{Reason: Concurrent, Retry: time.Second}
-	if e.limits.Shadow { // never waits
-		s.enqueueLocked(e)
-		return full
-	}
 	deadline := now + s.cfg.WaitLimit
 	e.wantSlots++
 	defer func() { e.wantSlots-- }()
@@ -230,21 +229,29 @@ func (p *Pass) Take(ctx context.Context, n int64) (got int64, v Verdict) {
 	now := s.cfg.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if v = s.cutOff(e.limits); v.Reason != Allowed {
-		return 0, v
+	if p.shadow {
+		got, over, why := s.takeShadow(p, n, now)
+		s.askIfLow(e, now)
+		s.stats.shadowed(n, over)
+		return got, Verdict{Reason: why, Retry: time.Second, Shadow: over > 0}
 	}
-	got = e.takeLocked(n, now)
-	if got < n {
-		var more int64
-		more, v = s.awaitTokens(ctx, e, n-got, now)
-		got += more
-		v.Shadow = p.shadow && v.Reason != Allowed
+	if v = s.cutOff(); v.Reason == Allowed {
+		if got = e.takeLocked(n, now); got < n {
+			var more int64
+			more, v = s.awaitTokens(ctx, e, n-got, now)
+			got += more
+		}
+		s.askIfLow(e, now)
 	}
+	s.stats.take(got, n, v.Reason)
+	return got, v
+}
+
+// askIfLow has the group asked for more in time; e is locked.
+func (s *Spender) askIfLow(e *entry, now time.Duration) {
 	if e.lowLocked() && (now >= e.reasonUntil || e.left > 0) {
 		s.enqueueLocked(e)
 	}
-	s.stats.take(got, n, v)
-	return got, v
 }
 
 // awaitTokens asks the group for n tokens; e is locked, also on return.
@@ -255,9 +262,6 @@ func (s *Spender) awaitTokens(ctx context.Context, e *entry, n int64, now time.D
 			return got, Verdict{Reason: e.reason, Retry: max(time.Millisecond, e.retryAt-now)}
 		}
 		s.enqueueLocked(e)
-		if e.limits.Shadow { // never waits
-			return got, Verdict{Reason: Rate, Retry: time.Second}
-		}
 		e.want += n - got
 		refused := s.await(ctx, e, deadline)
 		e.want -= n - got

@@ -10,25 +10,25 @@ type stats struct {
 	failed   atomic.Uint64
 }
 
-// count counts a refused request; an admitted one is counted by its messages.
-func (s *stats) count(v Verdict) {
-	switch {
-	case v.Shadow:
-		s.shadow.Add(1)
-	case v.Reason != Allowed:
-		s.outcomes[v.Reason].Add(1)
+// refused counts a request that was; one that was let in is counted by its messages.
+func (s *stats) refused(r Reason) {
+	if r != Allowed {
+		s.outcomes[r].Add(1)
 	}
 }
 
-func (s *stats) take(got, n int64, v Verdict) {
-	if v.Shadow {
-		s.shadow.Add(uint64(n - got))
-		got = n
-	}
+func (s *stats) take(got, n int64, r Reason) {
 	s.outcomes[Allowed].Add(uint64(got))
 	if got < n {
-		s.outcomes[v.Reason].Add(uint64(n - got))
+		s.outcomes[r].Add(uint64(n - got))
 	}
+}
+
+// shadowed counts n messages of a plan that refuses nothing; over of them are
+// over it.
+func (s *stats) shadowed(n, over int64) {
+	s.outcomes[Allowed].Add(uint64(n))
+	s.shadow.Add(uint64(over))
 }
 
 func (s *stats) exchanged(err error) {
@@ -42,7 +42,7 @@ func (s *stats) exchanged(err error) {
 // Stats are counts since the start.
 type Stats struct {
 	Decided  map[Reason]uint64 // messages, and requests that were over Concurrent
-	Shadow   uint64            // admitted only because the plan does not refuse
+	Shadow   uint64            // messages admitted only because the plan does not refuse, each once
 	Answered uint64            // requests that the group answered
 	Failed   uint64            // tries that it did not
 	Accounts int               // that this node serves
