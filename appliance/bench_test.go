@@ -61,13 +61,18 @@ const nowhere = "FOREBAY_DATABASE_URL=postgres://127.0.0.1:1/none"
 
 func load(b *testing.B, c loadtest.Config) loadtest.Result {
 	b.Helper()
-	c.Sizes = []loadtest.Share[int]{{Value: 512, Weight: 1}}
-	c.Priorities = []loadtest.Share[message.Priority]{{Value: message.Critical, Weight: 1}, {Value: message.High, Weight: 2}, {Value: message.Normal, Weight: 5}, {Value: message.Low, Weight: 2}}
-	r, err := loadtest.Run(context.Background(), c)
+	r, err := mixedLoad(c)
 	if err != nil {
 		b.Fatal(err)
 	}
 	return r
+}
+
+// mixedLoad sends messages of the size and the priorities that all are measured with.
+func mixedLoad(c loadtest.Config) (loadtest.Result, error) {
+	c.Sizes = []loadtest.Share[int]{{Value: 512, Weight: 1}}
+	c.Priorities = []loadtest.Share[message.Priority]{{Value: message.Critical, Weight: 1}, {Value: message.High, Weight: 2}, {Value: message.Normal, Weight: 5}, {Value: message.Low, Weight: 2}}
+	return loadtest.Run(context.Background(), c)
 }
 
 func median(v []float64) float64 {
