@@ -3,6 +3,8 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"forebay/sink"
@@ -46,9 +48,6 @@ func (s *dyingStore) Unreported(ctx context.Context, t time.Time, limit int, tel
 	})
 }
 
-// HasStep reports whether a key changes while the appliance runs.
-func (a *Appliance) HasStep(key string) bool { return a.reloads.stepOf(key) != nil }
-
 // KeepEndpoint puts into the replicated state that an account's webhook address has
 // failed since then, as if that had been seen.
 func (a *Appliance) KeepEndpoint(ctx context.Context, owner, address string, since time.Time, warned int) error {
@@ -59,41 +58,102 @@ func (a *Appliance) KeepEndpoint(ctx context.Context, owner, address string, sin
 	return endpointKeeper{a.group}.Keep(ctx, webhook.Standing{Endpoint: e, Since: since, Warned: warned})
 }
 
-// InForce is what the part that a key configures works with, not what the
-// configuration says; ok is false for keys that have no such figure.
+// InForce is what the parts that a key configures work with, not what the
+// configuration says: one text where all of them agree, else all that they say.
+// ok is false for keys that have no such figure.
 func (a *Appliance) InForce(key string) (text string, ok bool) {
-	log, drain, api := a.log.Limits(), a.pipeline.Tuning(), a.api.Limits()
-	figures := map[string]any{
-		"buffer.capacity":               log.Capacity,
-		"buffer.backpressure_threshold": log.Threshold,
-		"buffer.max_disk_bytes":         log.MaxDiskBytes,
-		"buffer.min_free_disk_bytes":    log.MinFreeBytes,
-		"buffer.idempotency_ttl":        log.IdempotencyTTL,
-		"buffer.batch_size":             drain.BatchSize,
-		"buffer.batch_timeout":          drain.BatchTimeout,
-		"http.shutdown_timeout":         drain.Grace * 4,
-		"http.max_body_bytes":           api.MaxBodyBytes,
-		"http.max_connections":          api.MaxConnections,
-		"http.read_timeout":             api.ReadTimeout,
-		"http.idle_timeout":             api.IdleTimeout,
-		"delivery.default_ttl":          api.DefaultTTL,
+	f := figures{}
+	a.logFigures(f)
+	a.storeFigures(f)
+	a.limitFigures(f)
+	a.deliveryFigures(f)
+	api, pressed := a.api.Limits(), a.pressed.Load()
+	f.add("http.max_body_bytes", api.MaxBodyBytes)
+	f.add("http.max_connections", api.MaxConnections, pressed.connections)
+	f.add("http.read_timeout", api.ReadTimeout)
+	f.add("http.idle_timeout", api.IdleTimeout)
+	rungs, alerts := a.pressure.Settings().Memory, a.watch.Settings()
+	f.add("memory.limit", int64(pressed.Memory.Limit))
+	f.add("memory.elevated", rungs.Elevated)
+	f.add("memory.high", rungs.High, alerts.MemoryHigh)
+	f.add("memory.critical", rungs.Critical, alerts.MemoryCritical)
+	f.add("alerts.webhook_url", alerts.WebhookURL)
+	f.add("alerts.p99_latency", alerts.P99Latency)
+	f.add("alerts.error_rate", alerts.ErrorRate)
+	f.add("alerts.backlog_age", alerts.BacklogAge, pressed.Alerts.BacklogAge)
+	said, ok := f[key]
+	return strings.Join(said, " and "), ok
+}
+
+// figures are what parts say of keys, each answer once.
+type figures map[string][]string
+
+func (f figures) add(key string, values ...any) {
+	for _, v := range values {
+		if text := fmt.Sprint(v); !slices.Contains(f[key], text) {
+			f[key] = append(f[key], text)
+		}
 	}
+}
+
+func (a *Appliance) logFigures(f figures) {
+	log, drain, pressed := a.log.Limits(), a.pipeline.Tuning(), a.pressed.Load().Buffer
+	f.add("buffer.capacity", log.Capacity, pressed.Capacity)
+	f.add("buffer.backpressure_threshold", log.Threshold)
+	f.add("buffer.max_disk_bytes", log.MaxDiskBytes, int64(pressed.MaxDiskBytes))
+	f.add("buffer.min_free_disk_bytes", log.MinFreeBytes, int64(pressed.MinFreeDiskBytes))
+	f.add("buffer.idempotency_ttl", log.IdempotencyTTL)
+	f.add("buffer.batch_size", drain.BatchSize)
+	f.add("buffer.batch_timeout", drain.BatchTimeout)
+	f.add("http.shutdown_timeout", drain.Grace*4)
+}
+
+func (a *Appliance) storeFigures(f figures) {
 	switch s := a.store.(type) {
 	case *postgres.Store:
 		t := s.Tuning()
-		figures["database.max_pool_size"], figures["database.min_pool_size"] = t.MaxPoolSize, t.MinPoolSize
-		figures["database.connection_timeout"], figures["database.slow_query"], figures["database.retention"] = t.ConnectionTimeout, t.SlowQuery, t.Retention
+		f.add("database.max_pool_size", t.MaxPoolSize)
+		f.add("database.min_pool_size", t.MinPoolSize)
+		f.add("database.connection_timeout", t.ConnectionTimeout)
+		f.add("database.slow_query", t.SlowQuery)
+		f.add("database.retention", t.Retention)
+		f.add("buffer.idempotency_ttl", t.IdempotencyTTL)
 	case *embedded.Store:
-		figures["database.retention"] = s.Retention()
+		f.add("database.retention", s.Retention())
 	}
+}
+
+func (a *Appliance) limitFigures(f figures) {
 	for _, p := range a.group.Plans() {
 		tier := "rate_limiting.tiers." + p.Name + "."
-		figures[tier+"requests_per_minute"], figures[tier+"burst"] = p.RequestsPerMinute, p.Burst
-		figures[tier+"concurrent"], figures[tier+"mode"] = p.Concurrent, p.Mode
+		f.add(tier+"requests_per_minute", p.RequestsPerMinute)
+		f.add(tier+"burst", p.Burst)
+		f.add(tier+"concurrent", p.Concurrent)
+		f.add(tier+"mode", p.Mode)
 	}
-	figures["rate_limiting.window"] = a.group.Window()
+	f.add("rate_limiting.window", a.limits.window())
+	f.add("rate_limiting.enabled", a.limits.enabled.Load())
+	f.add("rate_limiting.without_quorum", map[bool]string{true: "refuse", false: "floor"}[a.limits.spender.Refuses()])
 	b := a.group.Breakers().Settings()
-	figures["circuit_breaker.failure_threshold"], figures["circuit_breaker.timeout"], figures["circuit_breaker.recovery_time"] = b.Threshold, b.Timeout, b.Recovery
-	figure, ok := figures[key]
-	return fmt.Sprint(figure), ok
+	f.add("circuit_breaker.failure_threshold", b.Threshold)
+	f.add("circuit_breaker.timeout", b.Timeout, a.dispatcher.Delivery().AttemptTimeout)
+	f.add("circuit_breaker.recovery_time", b.Recovery)
+}
+
+func (a *Appliance) deliveryFigures(f figures) {
+	d, hooks := a.dispatcher.Delivery(), a.delivery.channels.webhook.Settings()
+	f.add("delivery.max_attempts", d.MaxAttempts)
+	f.add("delivery.base_delay", d.BaseDelay)
+	f.add("delivery.max_delay", d.MaxDelay)
+	f.add("delivery.default_ttl", a.api.Limits().DefaultTTL)
+	f.add("delivery.workers_per_channel", d.Workers)
+	f.add("delivery.unknown_outcome", map[sink.Policy]string{sink.PolicyRetry: "retry", sink.PolicyFail: "fail"}[d.UnknownOutcome])
+	f.add("delivery.per_account_in_flight", d.PerAccount)
+	f.add("delivery.per_host_in_flight", d.PerHost, hooks.PerHost)
+	f.add("channels.webhook.timeout", hooks.Timeout)
+	f.add("channels.webhook.allow_cidrs", hooks.Allow)
+	f.add("channels.webhook.allow_http", hooks.AllowHTTP)
+	if c, on := d.Channels[message.ChannelWhatsApp]; on {
+		f.add("channels.whatsapp.messages_per_second", c.PerSecond)
+	}
 }

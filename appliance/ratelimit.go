@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"forebay/appliance/config"
 	"forebay/httpapi"
 	"forebay/httpapi/admin"
 	"forebay/raftstate"
@@ -27,19 +28,17 @@ type rateLimit struct {
 	group   *raftstate.Group
 	local   *limiter.Local // nil: the limits are the whole group's
 	spender *limiter.Spender
-	window  func() time.Duration
 	enabled atomic.Bool
 }
 
 func (a *Appliance) buildLimits() error {
 	cfg := a.cfg.RateLimiting
-	r := &rateLimit{group: a.group, window: a.group.Window}
+	r := &rateLimit{group: a.group}
 	r.enabled.Store(cfg.Enabled)
 	var group limiter.Group = a.group
 	connected := func() bool { return a.group.Leader() != 0 }
 	if !cfg.Distributed {
 		r.local = limiter.NewLocal(cfg.Window, a.group.Limits)
-		r.window = func() time.Duration { return cfg.Window }
 		group, connected = r.local, func() bool { return true }
 	}
 	var err error
@@ -56,8 +55,26 @@ func (a *Appliance) buildLimits() error {
 	return nil
 }
 
-// SetEnabled switches the limits on or off.
-func (r *rateLimit) SetEnabled(on bool) { r.enabled.Store(on) }
+// configure puts other settings in force. The window is the whole group's, but
+// where this node counts alone.
+func (r *rateLimit) configure(ctx context.Context, c config.RateLimiting) error {
+	if r.local != nil {
+		r.local.SetWindow(c.Window)
+	} else if err := r.group.SetWindow(ctx, c.Window); err != nil {
+		return err
+	}
+	r.spender.SetRefuse(c.WithoutQuorum == "refuse")
+	r.enabled.Store(c.Enabled)
+	return nil
+}
+
+// window is the sliding window in force.
+func (r *rateLimit) window() time.Duration {
+	if r.local != nil {
+		return r.local.Window()
+	}
+	return r.group.Window()
+}
 
 // Enter implements httpapi.Limiter.
 func (r *rateLimit) Enter(ctx context.Context, account string, plan httpapi.Plan) (httpapi.Pass, error) {

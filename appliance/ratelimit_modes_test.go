@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"forebay/appliance"
 	"forebay/appliance/appliancetest"
 	"forebay/appliance/config"
 	"forebay/httpapi/admin"
@@ -248,5 +249,31 @@ func TestClusterReload(t *testing.T) {
 	t.Logf("%d requests, %.0f a second: %s", load.Count("202"), float64(load.Count("202"))/took.Seconds(), load.Summary())
 	if want := fmt.Sprintf("map[202:%d]", load.Count("202")); load.Summary() != want {
 		t.Errorf("got %s, want every request of the load accepted", load.Summary())
+	}
+}
+
+// TestWindowOfANodeThatCountsAlone: the window of rate_limiting.distributed: false
+// is the node's own, and a reload changes it: who was over the limit for an hour
+// is let in within seconds.
+func TestWindowOfANodeThatCountsAlone(t *testing.T) {
+	t.Parallel()
+	const limit = 5
+	text := fmt.Sprintf("rate_limiting: {distributed: false, window: %%s, tiers: {small: {requests_per_minute: %d, burst: %[1]d, concurrent: 9}}}\n", limit)
+	f := appliancetest.NewFile(t, fmt.Sprintf(text, "1h"))
+	n := appliancetest.StartFile(t, f, func(o *appliance.Options) { o.Unwatched = true })
+	key := smallAccount(t, n)
+	if _, last := sendUntil(t, n, key, limit+1); last.status != http.StatusTooManyRequests {
+		t.Fatalf("message %d in an hour: got %d, want 429", limit+1, last.status)
+	}
+	f.Write(fmt.Sprintf(text, "1s"))
+	if r := reload(t, n); r.Outcome != admin.ConfigApplied || !slices.Contains(keys(r.Applied), "rate_limiting.window") {
+		t.Fatalf("reload: %+v", r)
+	}
+	appliancetest.Eventually(t, 30*time.Second, "it is let in", func() bool {
+		a, _ := submitAs(t, n, key, "/v1/messages", "application/json", storeBody)
+		return a.status == http.StatusAccepted
+	})
+	if drift := running(t, n).Drift; len(drift) > 0 {
+		t.Errorf("drift %q", drift)
 	}
 }

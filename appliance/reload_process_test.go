@@ -75,3 +75,35 @@ func TestReloadCommands(t *testing.T) {
 		t.Errorf("reload: %v\n%s", err, out)
 	}
 }
+
+// TestReloadLog: a real process logs from the level on, and in the format, that
+// the file says last.
+func TestReloadLog(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "forebay.yaml")
+	write := func(text string) { must(t, "write the configuration", os.WriteFile(file, []byte(text), 0o600)) }
+	write("log: {level: error, format: json}\n")
+	p := appliancetest.StartProcess(t, filepath.Join(t.TempDir(), "data"), "FOREBAY_CONFIG="+file)
+	asks := func(words ...string) {
+		t.Helper()
+		if out, err := p.Command(words...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", words, err, out)
+		}
+	}
+	asks("config", "history")
+	if log := p.Log(); log != "" {
+		t.Errorf("at level error it logs\n%s", log)
+	}
+	write("log: {level: debug, format: text}\n")
+	asks("config", "reload")
+	asks("config", "history")
+	appliancetest.Eventually(t, 30*time.Second, "it logs what level debug has, as text", func() bool {
+		return strings.Contains(p.Log(), `level=DEBUG msg="admin: request"`)
+	})
+	write("log: {level: info, format: json}\n")
+	asks("config", "reload")
+	asks("account", "suspend", "acme")
+	appliancetest.Eventually(t, 30*time.Second, "it logs what level info has, as JSON", func() bool {
+		return strings.Contains(p.Log(), `"level":"INFO","msg":"admin: change"`)
+	})
+}

@@ -42,14 +42,8 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			_, err := a.group.SetPlans(ctx, plansOf(c.RateLimiting.Tiers))
 			return err
 		}},
-		{"window", []string{"rate_limiting.window"}, func(ctx context.Context, c config.Config) error {
-			return a.group.SetWindow(ctx, c.RateLimiting.Window)
-		}},
-		{"limits", []string{"rate_limiting.enabled"}, func(_ context.Context, c config.Config) error {
-			a.limits.SetEnabled(c.RateLimiting.Enabled)
-			return nil
-		}},
-		{"limits", []string{"rate_limiting.window", "rate_limiting.enabled", "rate_limiting.without_quorum"}, a.applyLimits},
+		{"limits", []string{"rate_limiting.window", "rate_limiting.enabled", "rate_limiting.without_quorum"},
+			func(ctx context.Context, c config.Config) error { return a.limits.configure(ctx, c.RateLimiting) }},
 		{"breakers", []string{"circuit_breaker"}, func(ctx context.Context, c config.Config) error {
 			return a.group.SetBreakers(ctx, breakerSettings(c.CircuitBreaker))
 		}},
@@ -64,7 +58,7 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 		{"store", []string{"database.max_pool_size", "database.min_pool_size", "database.connection_timeout", "database.slow_query",
 			"database.retention", "buffer.idempotency_ttl", "buffer.min_free_disk_bytes"}, a.applyStore},
 		{"log", []string{"buffer.capacity", "buffer.backpressure_threshold", "buffer.max_disk_bytes", "buffer.min_free_disk_bytes",
-			"buffer.idempotency_ttl"}, func(_ context.Context, c config.Config) error { return a.log.Configure(logLimits(c)) }},
+			"buffer.idempotency_ttl", "memory.limit"}, func(_ context.Context, c config.Config) error { return a.log.Configure(logLimits(c)) }},
 		{"pipeline", []string{"buffer.batch_size", "buffer.batch_timeout", "http.shutdown_timeout"},
 			func(_ context.Context, c config.Config) error { return a.pipeline.Configure(pipelineTuning(c)) }},
 		{"http", []string{"http.max_body_bytes", "http.max_connections", "http.read_timeout", "http.idle_timeout", "delivery.default_ttl",
@@ -89,22 +83,9 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 	return all
 }
 
-// applyLimits: a node that counts alone has the window that it started with.
-func (a *Appliance) applyLimits(ctx context.Context, c config.Config) error {
-	r := c.RateLimiting
-	if a.limits.local == nil {
-		if err := a.group.SetWindow(ctx, r.Window); err != nil {
-			return err
-		}
-	}
-	a.limits.spender.SetRefuse(r.WithoutQuorum == "refuse")
-	a.limits.SetEnabled(r.Enabled)
-	return nil
-}
-
 func logLimits(c config.Config) wal.Limits {
 	b := c.Buffer
-	return wal.Limits{Capacity: b.Capacity, Threshold: b.BackpressureThreshold, MaxDiskBytes: int64(b.MaxDiskBytes),
+	return wal.Limits{Capacity: b.Capacity, WindowBytes: int64(c.Shares().Window), Threshold: b.BackpressureThreshold, MaxDiskBytes: int64(b.MaxDiskBytes),
 		MinFreeBytes: int64(b.MinFreeDiskBytes), IdempotencyTTL: b.IdempotencyTTL}
 }
 

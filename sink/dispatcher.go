@@ -172,6 +172,13 @@ func (d *Dispatcher) Configure(c DeliveryConfig) error {
 	return nil
 }
 
+// Delivery returns the settings in force.
+func (d *Dispatcher) Delivery() DeliveryConfig {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.delivery
+}
+
 // delivers says whether a channel is switched on at all.
 func (d *Dispatcher) delivers() bool {
 	d.mu.Lock()

@@ -9,6 +9,7 @@ import (
 // the defaults of Config.
 type Limits struct {
 	Capacity       int           // see Config.Capacity
+	WindowBytes    int64         // see Config.WindowBytes
 	Threshold      int           // see Config.Threshold
 	MaxDiskBytes   int64         // see Config.MaxDiskBytes
 	MinFreeBytes   int64         // see Config.MinFreeBytes
@@ -23,8 +24,8 @@ func (l *Log) Limits() Limits { return *l.limits.Load() }
 // an error nothing has changed.
 func (l *Log) Configure(n Limits) error {
 	cfg := l.cfg
-	cfg.Capacity, cfg.Threshold, cfg.MaxDiskBytes, cfg.MinFreeBytes, cfg.IdempotencyTTL =
-		n.Capacity, n.Threshold, n.MaxDiskBytes, n.MinFreeBytes, n.IdempotencyTTL
+	cfg.Capacity, cfg.WindowBytes, cfg.Threshold, cfg.MaxDiskBytes, cfg.MinFreeBytes, cfg.IdempotencyTTL =
+		n.Capacity, n.WindowBytes, n.Threshold, n.MaxDiskBytes, n.MinFreeBytes, n.IdempotencyTTL
 	if n.IdempotencyTTL < 0 {
 		return errors.New("log: the idempotency time is negative")
 	}
@@ -33,18 +34,18 @@ func (l *Log) Configure(n Limits) error {
 	}
 	n = cfg.withDefaults().limits()
 	l.limits.Store(&n)
-	l.window.configure(n.Capacity, n.Threshold)
+	l.window.configure(n)
 	l.wakeUpkeep() // it measures by the new limits, and may open the door
 	return nil
 }
 
 func (c Config) limits() Limits {
-	return Limits{c.Capacity, c.Threshold, c.MaxDiskBytes, c.MinFreeBytes, c.IdempotencyTTL}
+	return Limits{c.Capacity, c.WindowBytes, c.Threshold, c.MaxDiskBytes, c.MinFreeBytes, c.IdempotencyTTL}
 }
 
-func (w *window) configure(capacity, threshold int) {
+func (w *window) configure(n Limits) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.capacity, w.threshold = capacity, threshold
+	w.capacity, w.maxBytes, w.threshold = n.Capacity, n.WindowBytes, n.Threshold
 	w.judgeLocked()
 }

@@ -27,14 +27,14 @@ const (
 // loaded is in memory here or taken by the pipeline; every one after it is on
 // disk only. So memory is bounded, and nothing is looked for twice.
 type window struct {
-	maxBytes int64
-	gather   chan struct{} // one gatherer at a time; capacity 1
-	wake     chan struct{} // something was committed; capacity 1
-	closed   chan struct{}
-	once     sync.Once
+	gather chan struct{} // one gatherer at a time; capacity 1
+	wake   chan struct{} // something was committed; capacity 1
+	closed chan struct{}
+	once   sync.Once
 
 	mu        sync.Mutex
 	capacity  int
+	maxBytes  int64
 	threshold int
 	lanes     [message.Lanes]lane
 	taken     map[message.ID]int64 // handed out and not complete, with their size
@@ -271,7 +271,11 @@ func (l *Log) Next(ctx context.Context, max int, linger time.Duration) ([]messag
 }
 
 // batchBytes is how large a batch may be, a record more or less.
-func (w *window) batchBytes() int64 { return w.maxBytes / batchShare }
+func (w *window) batchBytes() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.maxBytes / batchShare
+}
 
 // collect takes up to max records, reading back what is on disk only. It is
 // called by the gatherer alone.

@@ -98,11 +98,11 @@ func NewProcess(tb testing.TB, dir string, settings ...string) *Process {
 	p.Client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000, DisableCompression: true}}
 	tb.Cleanup(p.Client.CloseIdleConnections)
 	config := filepath.Join(tb.TempDir(), "forebay.yaml")
-	if err := os.WriteFile(config, []byte("node: 1\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("node: 1\nlog: {level: warn}\n"), 0o600); err != nil {
 		tb.Fatal(err)
 	}
 	p.env = append(os.Environ(), "FOREBAY_CONFIG="+config, "FOREBAY_DATA_DIR="+dir, "FOREBAY_HTTP_LISTEN="+api,
-		"FOREBAY_HTTP_OPS_LISTEN="+ops, "FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB", "FOREBAY_LOG_LEVEL=warn",
+		"FOREBAY_HTTP_OPS_LISTEN="+ops, "FOREBAY_BUFFER_MIN_FREE_DISK_BYTES=256MiB",
 		// Not in the way of tests of other things.
 		"FOREBAY_RATE_LIMITING_TIERS={test: {requests_per_minute: 100000000, burst: 1000000, concurrent: 100000}}")
 	p.env = append(p.env, settings...)

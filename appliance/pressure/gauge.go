@@ -99,6 +99,9 @@ func (g *Gauge) Configure(s Settings) error {
 	return nil
 }
 
+// Settings are those in force.
+func (g *Gauge) Settings() Settings { return *g.settings.Load() }
+
 // Level returns the rung, and whether nothing at all may be accepted.
 func (g *Gauge) Level() (level Level, full bool) {
 	now := g.now.Load()

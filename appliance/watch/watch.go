@@ -65,6 +65,9 @@ func (w *Watch) Configure(s Settings) error {
 	return nil
 }
 
+// Settings are those in force.
+func (w *Watch) Settings() Settings { return *w.settings.Load() }
+
 // Run looks once a second until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
 	var sending sync.WaitGroup

@@ -24,6 +24,20 @@ func NewLocal(window time.Duration, plans Plans) *Local {
 	return l
 }
 
+// SetWindow is as State's.
+func (l *Local) SetWindow(window time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.SetWindow(time.Since(l.start).Milliseconds(), window.Milliseconds())
+}
+
+// Window is the window of all limits.
+func (l *Local) Window() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Duration(l.state.Window()) * time.Millisecond
+}
+
 // Exchange implements Group.
 func (l *Local) Exchange(_ context.Context, q *Request) (*Answer, error) {
 	l.mu.Lock()

@@ -101,6 +101,9 @@ func NewSpender(cfg Config, nonce uint64) (*Spender, error) {
 // SetRefuse changes Config.Refuse while the Spender runs.
 func (s *Spender) SetRefuse(on bool) { s.refuse.Store(on) }
 
+// Refuses reports whether Config.Refuse is in force.
+func (s *Spender) Refuses() bool { return s.refuse.Load() }
+
 // Verdict says whether something was admitted, and if not, why.
 type Verdict struct {
 	Reason Reason

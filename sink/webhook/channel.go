@@ -133,6 +133,9 @@ func (c *Channel) Apply(s Settings) error {
 	return nil
 }
 
+// Settings are those in force.
+func (c *Channel) Settings() Settings { return c.client.Load().settings }
+
 // Close closes the connections that are kept open. No Send may be running.
 func (c *Channel) Close() error {
 	c.client.Load().transport.CloseIdleConnections()
