@@ -214,7 +214,7 @@ func (d *Dispatcher) enqueueLocked(s *sorted, o *outlet, j *job, present time.Ti
 		}
 		(*into)[o] = append((*into)[o], j)
 	}
-	h := o.hosts[j.service]
+	h := o.hosts.named[j.service]
 	switch {
 	case o.sender == nil:
 		hold(&s.overflow, HoldOff)
@@ -222,7 +222,7 @@ func (d *Dispatcher) enqueueLocked(s *sorted, o *outlet, j *job, present time.Ti
 		hold(&s.ill, HoldStopped)
 	case h != nil && (h.ill || o.stops > 0) && h.queued > 0 && !r.Test:
 		hold(&s.ill, HoldBreaker)
-	case o.roomLocked(o.accounts[r.Account], r.ID.Lane()) <= 0:
+	case o.roomLocked(o.accounts.named[r.Account], r.ID.Lane()) <= 0:
 		hold(&s.overflow, HoldCap)
 	default:
 		d.held[r.ID] = j

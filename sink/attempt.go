@@ -54,9 +54,10 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 	o.begin(j)
 	s := j.rec.State
 	s.Status, s.HoldReason, s.NextAttemptAt = message.Sending, "", time.Time{}
-	j.become(s)
+	j.adopt(s)
 	o.d.publish(j)
 	if policy == PolicyFail {
+		j.become(s)
 		// Durable before the call: after a kill the attempt must count as made.
 		if err := o.d.cfg.Journal.Progress(ctx, []message.Entry{j.entry}); err != nil {
 			permit.Done(Neutral, "")

@@ -315,8 +315,11 @@ const (
 // it durable.
 func (j *job) become(s message.State) {
 	j.adopt(s)
-	j.entry.Progress = s.Append(nil)
+	j.entry.Progress = s.Append(make([]byte, 0, usualState))
 }
+
+// usualState is about the size of a state in bytes, after an attempt or two.
+const usualState = 128
 
 // adopt takes over a state that the store has, so that the log need not have it.
 func (j *job) adopt(s message.State) {

@@ -2,7 +2,6 @@ package sink
 
 import (
 	"context"
-	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -32,8 +31,8 @@ type outlet struct {
 	recording int
 	pace      pace
 
-	accounts map[string]*account
-	hosts    map[string]*host
+	accounts index[*account]
+	hosts    index[*host]
 	rings    [message.Lanes]ring
 	express  [message.Lanes]fifo // their places in account and host are taken
 	queued   [message.Lanes]int
@@ -52,6 +51,7 @@ type account struct {
 	jobs     [message.Lanes]fifo
 	deficit  [message.Lanes]int
 	inRing   [message.Lanes]bool
+	queued   [message.Lanes]int // in memory and not in flight, wherever
 	inflight int
 	aside    map[*host]int // its jobs that wait for a host
 }
@@ -93,7 +93,7 @@ func (h *host) learnLocked(v Verdict) {
 const maxHosts = 1 << 15
 
 func newOutlet(d *Dispatcher, c message.Channel) *outlet {
-	return &outlet{d: d, channel: c, wake: make(chan struct{}, 1), accounts: map[string]*account{}, hosts: map[string]*host{}}
+	return &outlet{d: d, channel: c, wake: make(chan struct{}, 1), accounts: newIndex[*account](), hosts: newIndex[*host]()}
 }
 
 func (o *outlet) configureLocked(c DeliveryConfig) {
@@ -104,11 +104,11 @@ func (o *outlet) configureLocked(c DeliveryConfig) {
 	}
 	o.pace.set(cc.PerSecond)
 	o.stoppedUntil = time.Time{} // an operator may have mended it: try at once
-	for _, a := range o.accounts {
+	for _, a := range o.accounts.named {
 		a.weight = o.weight(a.name)
 		o.enterLocked(a)
 	}
-	for _, h := range o.hosts {
+	for _, h := range o.hosts.named {
 		o.promoteLocked(h)
 	}
 }
@@ -130,39 +130,40 @@ func (o *outlet) accountLimit() int { return max(o.d.cfg.QueueLimit/4, 1) }
 
 // roomLocked is how many more messages of the account the queue takes.
 func (o *outlet) roomLocked(a *account, p message.Priority) int {
-	have := 0
 	if o.bytes >= o.d.cfg.QueueBytes {
 		return 0
 	}
+	have := 0
 	if a != nil {
-		have = a.jobs[p].len()
-		for h := range a.aside {
-			have += h.aside[p].len()
-		}
+		have = a.queued[p]
 	}
 	return min(o.accountLimit()-have, o.d.cfg.QueueLimit-o.queued[p])
 }
 
 func (o *outlet) accountLocked(name string) *account {
-	a := o.accounts[name]
+	a := o.accounts.named[name]
 	if a == nil {
 		a = &account{name: name, hash: hashOf(name), weight: o.weight(name), aside: map[*host]int{}}
-		o.accounts[name] = a
+		o.accounts.add(name, a.hash, a)
 	}
 	return a
 }
 
 func (o *outlet) hostLocked(name string) *host {
-	h := o.hosts[name]
+	h := o.hosts.named[name]
 	if h == nil {
-		if len(o.hosts) >= maxHosts {
+		if len(o.hosts.named) >= maxHosts {
 			// Clients choose the hosts, and one that once failed would be remembered
 			// for ever. What is forgotten is only how carefully to begin with it
 			// again; its breaker knows that, too.
-			maps.DeleteFunc(o.hosts, func(_ string, h *host) bool { return h.queued == 0 })
+			for _, h := range o.hosts.named {
+				if h.queued == 0 {
+					o.hosts.remove(h.name, h.hash)
+				}
+			}
 		}
 		h = &host{name: name, hash: hashOf(name), credit: fullCredit, width: 1}
-		o.hosts[name] = h
+		o.hosts.add(name, h.hash, h)
 	}
 	return h
 }
@@ -175,6 +176,7 @@ func (o *outlet) pushLocked(j *job) {
 	j.host.queued++
 	o.bytes += len(j.entry.Payload)
 	o.queued[p]++
+	j.account.queued[p]++
 	o.enterLocked(j.account)
 }
 
@@ -225,7 +227,7 @@ func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
 // takeLocked returns the next job of a priority.
 func (o *outlet) takeLocked(p message.Priority) *job {
 	for j := o.express[p].pop(); j != nil; j = o.express[p].pop() {
-		o.queued[p]--
+		o.unqueuedLocked(j)
 		if j.phase == waiting {
 			return j
 		}
@@ -240,7 +242,7 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 			a.inRing[p], a.deficit[p] = false, 0
 			r.remove()
 			if a.inflight == 0 && len(a.aside) == 0 && a.empty() {
-				delete(o.accounts, a.name)
+				o.accounts.remove(a.name, a.hash)
 			}
 			continue
 		}
@@ -249,7 +251,7 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 		}
 		j := a.jobs[p].pop()
 		if j.phase != waiting { // canceled
-			o.queued[p]--
+			o.unqueuedLocked(j)
 			o.leftLocked(j)
 			continue
 		}
@@ -263,10 +265,17 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 		}
 		a.inflight++
 		j.host.inflight++
-		o.queued[p]--
+		o.unqueuedLocked(j)
 		return j
 	}
 	return nil
+}
+
+// unqueuedLocked takes a job out of the counts of what waits.
+func (o *outlet) unqueuedLocked(j *job) {
+	p := j.rec.ID.Lane()
+	o.queued[p]--
+	j.account.queued[p]--
 }
 
 // cappedLocked reports whether the host has as much in flight as it may. A
@@ -313,6 +322,9 @@ func (o *outlet) overLocked(j *job) {
 	o.leftLocked(j)
 	o.promoteLocked(j.host)
 	for h := range j.account.aside {
+		if j.account.inflight >= o.d.delivery.PerAccount {
+			break
+		}
 		o.promoteLocked(h)
 	}
 	o.enterLocked(j.account)
@@ -329,10 +341,10 @@ func (o *outlet) leftLocked(j *job) {
 // forgetLocked drops what has nothing left to remember.
 func (o *outlet) forgetLocked(j *job) {
 	if a := j.account; a.inflight == 0 && len(a.aside) == 0 && a.empty() {
-		delete(o.accounts, a.name) // its places in the rings find it empty
+		o.accounts.remove(a.name, a.hash) // its places in the rings find it empty
 	}
 	if h := j.host; h.queued == 0 && h.credit == fullCredit && !h.ill {
-		delete(o.hosts, h.name)
+		o.hosts.remove(h.name, h.hash)
 	}
 }
 
@@ -354,15 +366,16 @@ func (o *outlet) emptyLocked() (all []*job) {
 			all = append(all, j)
 		}
 	}
-	for _, a := range o.accounts {
+	for _, a := range o.accounts.named {
 		for p := range a.jobs {
 			for j := a.jobs[p].pop(); j != nil; j = a.jobs[p].pop() {
 				all = append(all, j)
 			}
 		}
 		clear(a.aside)
+		a.queued = [message.Lanes]int{}
 	}
-	for _, h := range o.hosts {
+	for _, h := range o.hosts.named {
 		for p := range h.aside {
 			for j := h.aside[p].pop(); j != nil; j = h.aside[p].pop() {
 				all = append(all, j)

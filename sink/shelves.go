@@ -208,24 +208,13 @@ func (o *outlet) wantLocked(s *shelf, now time.Time) int {
 		s.coming = 0
 	}
 	if s.kind == kindAccount {
-		var a *account
-		for _, other := range o.accounts {
-			if other.hash == s.hash {
-				a = other
-			}
-		}
-		room := o.roomLocked(a, s.p) - s.coming
+		room := o.roomLocked(o.accounts.hashed[s.hash], s.p) - s.coming
 		if room < o.accountLimit()/4 {
 			return 0 // few at a time cost much
 		}
 		return min(room, fetchAtOne)
 	}
-	var h *host
-	for _, other := range o.hosts {
-		if other.hash == s.hash {
-			h = other
-		}
-	}
+	h := o.hosts.hashed[s.hash]
 	if h == nil {
 		return max(1-s.coming, 0) // its name comes with it
 	}

@@ -46,3 +46,22 @@ func (q *fifo) pop() *job {
 	}
 	return j
 }
+
+// index finds accounts or hosts by their names, and by the hashes that are all
+// that a shelf knows of them: there may be thousands of either, and as many
+// shelves are looked at many times a second.
+type index[T comparable] struct {
+	named  map[string]T
+	hashed map[uint64]T
+}
+
+func newIndex[T comparable]() index[T] { return index[T]{map[string]T{}, map[uint64]T{}} }
+
+func (x *index[T]) add(name string, hash uint64, v T) { x.named[name], x.hashed[hash] = v, v }
+
+func (x *index[T]) remove(name string, hash uint64) {
+	if x.hashed[hash] == x.named[name] { // and not another's of the same hash
+		delete(x.hashed, hash)
+	}
+	delete(x.named, name)
+}

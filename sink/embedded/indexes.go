@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"hash/fnv"
+	"slices"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -46,22 +47,28 @@ func sentPrefix(t time.Time) []byte {
 	return binary.BigEndian.AppendUint64([]byte{prefixSent}, uint64(max(0, t.UnixMilli())))
 }
 
-// stateKeys are the keys by which a message can be found because of its state,
-// each with its value.
-func stateKeys(r *message.Record) map[string][]byte {
-	keys := make(map[string][]byte)
-	brief := newSummary(r)
+// stateKey is a key by which a message can be found because of its state.
+type stateKey struct{ key, value []byte }
+
+// stateKeys are those of a message.
+func stateKeys(r *message.Record) (keys []stateKey) {
 	if looked(r.Status) {
-		keys[string(append(statusPrefix(r.Status), r.ID[:]...))] = brief[:]
-		keys[string(append(accountStatusPrefix(r.Account, r.Status, idLen), r.ID[:]...))] = brief[:]
+		brief := newSummary(r)
+		keys = append(keys, stateKey{append(statusPrefix(r.Status), r.ID[:]...), brief[:]},
+			stateKey{append(accountStatusPrefix(r.Account, r.Status, idLen), r.ID[:]...), brief[:]})
 	}
 	if r.ProviderID != "" {
-		keys[string(append(providerPrefix(r.Channel, r.ProviderID), r.ID[:]...))] = nil
+		keys = append(keys, stateKey{key: append(providerPrefix(r.Channel, r.ProviderID), r.ID[:]...)})
 	}
 	if r.Awaited() {
-		keys[string(append(sentPrefix(r.SentAt), r.ID[:]...))] = nil
+		keys = append(keys, stateKey{key: append(sentPrefix(r.SentAt), r.ID[:]...)})
 	}
 	return keys
+}
+
+// among reports whether the key is one of those, with the same value.
+func (k *stateKey) among(keys []stateKey) bool {
+	return slices.ContainsFunc(keys, func(o stateKey) bool { return bytes.Equal(k.key, o.key) && bytes.Equal(k.value, o.value) })
 }
 
 // setState writes the record with another state: its value, its summaries and
@@ -91,14 +98,7 @@ func (w *writer) setState(ctx context.Context, r *message.Record, state message.
 	if err := w.deleteAll(heard); err != nil {
 		return err
 	}
-	for k := range before {
-		if _, stays := after[k]; !stays {
-			if err := w.delete([]byte(k)); err != nil {
-				return err
-			}
-		}
-	}
-	if err := w.setAll(after); err != nil {
+	if err := w.replaceKeys(before, after); err != nil {
 		return err
 	}
 	return w.mark(r.ID.Node(), r.Seq, true, r.Final())
@@ -117,9 +117,22 @@ func (w *writer) setSummaries(r *message.Record, brief summary) error {
 	return w.set(refKey(r.Account, r.ClientRef, r.ID), brief[:])
 }
 
-func (w *writer) setAll(keys map[string][]byte) error {
-	for k, v := range keys {
-		if err := w.set([]byte(k), bytes.Clone(v)); err != nil {
+// replaceKeys writes what is new in after, and deletes what is only in before.
+func (w *writer) replaceKeys(before, after []stateKey) error {
+	for i := range before {
+		same := func(k stateKey) bool { return bytes.Equal(k.key, before[i].key) }
+		if slices.ContainsFunc(after, same) {
+			continue
+		}
+		if err := w.delete(before[i].key); err != nil {
+			return err
+		}
+	}
+	for i := range after {
+		if after[i].among(before) {
+			continue
+		}
+		if err := w.set(after[i].key, after[i].value); err != nil {
 			return err
 		}
 	}

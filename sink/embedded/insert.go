@@ -115,7 +115,7 @@ func (w *writer) put(ctx context.Context, key, value []byte, r *message.Record, 
 		return err
 	}
 	if r.Status != message.Stored { // nothing else is found by its state
-		if err := w.setAll(stateKeys(r)); err != nil {
+		if err := w.replaceKeys(nil, stateKeys(r)); err != nil {
 			return err
 		}
 	}

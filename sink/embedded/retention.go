@@ -126,8 +126,8 @@ func (w *writer) remove(ctx context.Context, r *message.Record) error {
 			keys = append(keys, key)
 		}
 	}
-	for key := range stateKeys(r) {
-		keys = append(keys, []byte(key))
+	for _, k := range stateKeys(r) {
+		keys = append(keys, k.key)
 	}
 	if err := w.deleteAll(keys); err != nil {
 		return err

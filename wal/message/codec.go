@@ -254,7 +254,7 @@ func (s *State) Append(dst []byte) []byte {
 		dst = appendField(dst, tagError, sub)
 	}
 	for _, a := range s.Attempts {
-		sub := binary.AppendUvarint(nil, uint64(a.N))
+		sub := binary.AppendUvarint(make([]byte, 0, 48), uint64(a.N))
 		sub = binary.AppendUvarint(sub, uint64(a.At.UnixMilli()))
 		sub = binary.AppendUvarint(sub, uint64(a.Duration.Microseconds()))
 		sub = appendField(sub, 1, a.Outcome)
