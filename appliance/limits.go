@@ -33,6 +33,9 @@ func connectionLimit(cfg config.Config) (int, error) {
 	return int(min(r.Max-reserved, uint64(cfg.Shares().Connections))), nil
 }
 
+// gcPercent is how much garbage may come to what lives.
+const gcPercent = 70
+
 // hugeHeap is how much of the heap asks for huge pages: rather more than an
 // appliance with ten thousand connections needs. What is not needed is only
 // address space.
@@ -53,11 +56,15 @@ func LimitMemory(cfg config.Config, gomemlimit string) {
 // pages for the heap. gomemlimit is the variable of that name: who sets it knows
 // better.
 //
-// The collector's own pace stays as it is. A lazier one was measured: it more
-// than doubled the memory and gained nothing, for touching fresh memory costs
-// what collecting saves.
-func TuneRuntime(cfg config.Config, gomemlimit string) {
+// The collector works somewhat more eagerly than by default: a sixth less memory
+// for about a hundredth of the processor. A lazier one was measured: it more than
+// doubled the memory and gained nothing, for touching fresh memory costs what
+// collecting saves. gogc is the variable of that name.
+func TuneRuntime(cfg config.Config, gomemlimit, gogc string) {
 	LimitMemory(cfg, gomemlimit)
+	if gogc == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	// The runtime leaves huge pages to the system, whose usual setting is to give
 	// them to who asks. The heap is filled from its lowest address, so what is
 	// asked for here, and given up at once, is what it will use. Nothing is

@@ -39,7 +39,7 @@ func badgerOptions(dir string, memTable int64, logger badger.Logger) badger.Opti
 
 // TableSize is about how large the files of a log with these memtables are, in
 // bytes.
-func TableSize(memTable int64) int64 { return max(memTable/2, 1<<20) }
+func TableSize(memTable int64) int64 { return max(memTable/4, 1<<20) }
 
 func (c Config) badgerOptions(w *watch) badger.Options {
 	return badgerOptions(dbDir(c.Dir), c.MemTable, w).WithSyncWrites(!c.unsafe)

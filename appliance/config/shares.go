@@ -47,7 +47,7 @@ func (c Config) Shares() Shares {
 	s := Shares{
 		Bodies:        max(min(512*body, limit/8), 5*body),
 		Window:        min(limit/10, 64*MiB),
-		Batch:         min(limit/64, 8*MiB),
+		Batch:         min(limit/64, 4*MiB),
 		Held:          min(limit/32, 32*MiB),
 		Queue:         min(limit/48, 32*MiB),
 		LogMemTable:   min(max(limit/memTableShare, MemTableFor(body)), mostMemTable),

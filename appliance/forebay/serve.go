@@ -78,7 +78,7 @@ func (a *app) serve(ctx context.Context, c config.Config, files config.Files, de
 	for _, text := range config.Warnings(c) {
 		logger.Warn("configuration", "warning", text)
 	}
-	appliance.TuneRuntime(c, a.env("GOMEMLIMIT"))
+	appliance.TuneRuntime(c, a.env("GOMEMLIMIT"), a.env("GOGC"))
 	hangups := make(chan os.Signal, 1) // from here on a SIGHUP ends nothing
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

@@ -142,7 +142,10 @@ func (m *Message) Append(dst []byte) []byte {
 }
 
 // Decode reads what Append wrote. It copies: the message does not hold on to b.
-func Decode(b []byte) (Message, error) {
+func Decode(b []byte) (Message, error) { return decode(string(b)) }
+
+// decode makes a message whose strings are parts of b.
+func decode(b string) (Message, error) {
 	if len(b) < 4 {
 		return Message{}, errTruncated
 	}
@@ -153,7 +156,7 @@ func Decode(b []byte) (Message, error) {
 	if !m.Channel.Valid() || m.Priority >= Lanes || b[3]&^(flagTest|flagCallback) != 0 {
 		return Message{}, fmt.Errorf("head % x", b[:4])
 	}
-	r := reader{rest: string(b[4:])} // one copy for every string of the message
+	r := reader{rest: b[4:]}
 	for r.rest != "" {
 		tag, v, err := r.field()
 		if err == nil {
