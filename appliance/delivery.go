@@ -66,8 +66,6 @@ func (a *Appliance) buildDispatcher() error {
 		Append:      a.appendCallbacks,
 		OnChange:    func(changed []message.Record) { a.api.Publish(changed) },
 		OnStop:      a.channelStopped,
-		QueueBytes:  int(a.cfg.Shares().Queue),
-		Grace:       a.cfg.HTTP.ShutdownTimeout / 4,
 		Logger:      a.logger.With("part", "delivery"),
 		Registerer:  a.registry,
 	})
@@ -100,6 +98,7 @@ func (a *Appliance) deliverySettings(c config.Config, set channelSet) (s sink.De
 		MaxAttempts: c.Delivery.MaxAttempts, BaseDelay: c.Delivery.BaseDelay, MaxDelay: c.Delivery.MaxDelay,
 		Workers: c.Delivery.WorkersPerChannel, AttemptTimeout: c.CircuitBreaker.Timeout,
 		PerAccount: c.Delivery.PerAccountInFlight, PerHost: c.Delivery.PerHostInFlight,
+		QueueBytes: int(c.Shares().Queue), Grace: c.HTTP.ShutdownTimeout / 4,
 		Channels: a.delivery.channels.senders(set),
 	}
 	if s.UnknownOutcome, err = sink.ParsePolicy(c.Delivery.UnknownOutcome); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/appliance/config"
 	"forebay/sink"
 	"forebay/sink/embedded"
 	"forebay/sink/postgres"
@@ -74,6 +75,7 @@ func (a *Appliance) InForce(key string) (text string, ok bool) {
 	f.add("http.idle_timeout", api.IdleTimeout)
 	rungs, alerts := a.pressure.Settings().Memory, a.watch.Settings()
 	f.add("memory.limit", int64(pressed.Memory.Limit))
+	a.shareFigures(f, pressed.Config)
 	f.add("memory.elevated", rungs.Elevated)
 	f.add("memory.high", rungs.High, alerts.MemoryHigh)
 	f.add("memory.critical", rungs.Critical, alerts.MemoryCritical)
@@ -105,7 +107,22 @@ func (a *Appliance) logFigures(f figures) {
 	f.add("buffer.idempotency_ttl", log.IdempotencyTTL)
 	f.add("buffer.batch_size", drain.BatchSize)
 	f.add("buffer.batch_timeout", drain.BatchTimeout)
-	f.add("http.shutdown_timeout", drain.Grace*4)
+	f.add("http.shutdown_timeout", drain.Grace*4, a.dispatcher.Delivery().Grace*4)
+}
+
+// shareFigures add to memory.limit the parts that have not the share of it that a
+// configuration gives them.
+func (a *Appliance) shareFigures(f figures, c config.Config) {
+	want, drain := c.Shares(), a.pipeline.Tuning()
+	for part, has := range map[string][2]int64{
+		"bodies": {int64(want.Bodies), a.api.Limits().MaxBuffered}, "window": {int64(want.Window), a.log.Limits().WindowBytes},
+		"batch": {int64(want.Batch), int64(drain.MaxBatchBytes)}, "held": {int64(want.Held), int64(drain.HeldBytes)},
+		"queue": {int64(want.Queue), int64(a.dispatcher.Delivery().QueueBytes)},
+	} {
+		if has[0] != has[1] {
+			f.add("memory.limit", fmt.Sprintf("%s: %d in place of %d", part, has[1], has[0]))
+		}
+	}
 }
 
 func (a *Appliance) storeFigures(f figures) {

@@ -28,7 +28,7 @@ var otherValues = map[string]string{
 	"channels.whatsapp.phone_number_id": "12345", "channels.whatsapp.base_url": "https://graph.example.org", "channels.email.tls": "implicit", "channels.email.from": "a@example.org",
 	"alerts.webhook_url": "https://alerts.example.org/", "log.level": "error", "log.format": "text",
 	"channels.webhook.allow_cidrs": "[10.0.0.0/8]", "memory.elevated": "0.5", "memory.high": "0.8", "memory.critical": "0.9", "alerts.error_rate": "0.5",
-	"buffer.capacity": "30000", "buffer.backpressure_threshold": "20000", "database.min_pool_size": "3", "memory.limit": "20GiB",
+	"buffer.capacity": "30000", "buffer.backpressure_threshold": "20000", "database.min_pool_size": "3", "memory.limit": "256MiB",
 }
 
 // notAlone are keys that change only with others, which other tests change.

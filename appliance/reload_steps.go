@@ -59,7 +59,7 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 			"database.retention", "buffer.idempotency_ttl", "buffer.min_free_disk_bytes"}, a.applyStore},
 		{"log", []string{"buffer.capacity", "buffer.backpressure_threshold", "buffer.max_disk_bytes", "buffer.min_free_disk_bytes",
 			"buffer.idempotency_ttl", "memory.limit"}, func(_ context.Context, c config.Config) error { return a.log.Configure(logLimits(c)) }},
-		{"pipeline", []string{"buffer.batch_size", "buffer.batch_timeout", "http.shutdown_timeout"},
+		{"pipeline", []string{"buffer.batch_size", "buffer.batch_timeout", "http.shutdown_timeout", "memory.limit"},
 			func(_ context.Context, c config.Config) error { return a.pipeline.Configure(pipelineTuning(c)) }},
 		{"http", []string{"http.max_body_bytes", "http.max_connections", "http.read_timeout", "http.idle_timeout", "delivery.default_ttl",
 			"buffer.max_disk_bytes", "database.max_pool_size", // these two: files that connections leave free
@@ -67,7 +67,8 @@ func (a *Appliance) steps(process func(config.Config) error) []step {
 		{"pressure", []string{"memory", "buffer.capacity", "buffer.backpressure_threshold", "buffer.max_disk_bytes",
 			"buffer.min_free_disk_bytes", "alerts.backlog_age", "http.max_connections", "database.max_pool_size"},
 			func(_ context.Context, c config.Config) error { return a.applyPressure(c) }},
-		{"delivery", []string{"delivery", "channels", "circuit_breaker.timeout"}, // the last: of one attempt
+		{"delivery", []string{"delivery", "channels", "circuit_breaker.timeout", // this one: of one attempt
+			"http.shutdown_timeout", "memory.limit"},
 			func(_ context.Context, c config.Config) error { return a.configureDelivery(c) }},
 		{"admin token", []string{"http.admin_token_file"}, func(_ context.Context, c config.Config) error {
 			a.admin.SetToken(admin.NewToken(c.HTTP.AdminToken.Reveal()))
@@ -90,7 +91,9 @@ func logLimits(c config.Config) wal.Limits {
 }
 
 func pipelineTuning(c config.Config) sink.Tuning {
-	return sink.Tuning{BatchSize: c.Buffer.BatchSize, BatchTimeout: c.Buffer.BatchTimeout, Grace: c.HTTP.ShutdownTimeout / 4}
+	shares := c.Shares()
+	return sink.Tuning{BatchSize: c.Buffer.BatchSize, BatchTimeout: c.Buffer.BatchTimeout, MaxBatchBytes: int(shares.Batch),
+		HeldBytes: int(shares.Held), Grace: c.HTTP.ShutdownTimeout / 4}
 }
 
 func (a *Appliance) applyStore(_ context.Context, c config.Config) error {

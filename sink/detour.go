@@ -111,7 +111,7 @@ func (p *Pipeline) outage(taking, work context.Context) error {
 	count, bytes, useful := 0, 0, false
 	full := time.Time{} // since when the bound is reached
 	for !p.gate.since().IsZero() && taking.Err() == nil {
-		if count >= heldLimit || bytes >= p.cfg.HeldBytes {
+		if count >= heldLimit || bytes >= p.Tuning().HeldBytes {
 			if full.IsZero() {
 				full = time.Now()
 			}
@@ -143,7 +143,8 @@ func (p *Pipeline) outage(taking, work context.Context) error {
 			}
 		}
 	}
-	for _, b := range byImportance(held, p.cfg.BatchSize, p.cfg.MaxBatchBytes) {
+	now := p.Tuning()
+	for _, b := range byImportance(held, now.BatchSize, now.MaxBatchBytes) {
 		if err := p.settle(taking, work, b); err != nil {
 			return err
 		}

@@ -87,9 +87,7 @@ type DispatcherConfig struct {
 	// again; then the failure is nil.
 	OnStop func(channel message.Channel, why *message.Failure, until time.Time)
 
-	QueueLimit int           // messages of one channel and priority in memory; default 4096
-	QueueBytes int           // and at most about this much payload of one channel; default 32 MiB
-	Grace      time.Duration // what attempts under way get when the dispatcher is stopped; default 10 s
+	QueueLimit int // messages of one channel and priority in memory; default 4096
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 }
@@ -129,8 +127,6 @@ func NewDispatcher(cfg DispatcherConfig) (*Dispatcher, error) {
 		return nil, fmt.Errorf("configure dispatcher: %w", err)
 	}
 	setDefault(&cfg.QueueLimit, 4096)
-	setDefault(&cfg.QueueBytes, 32<<20)
-	setDefault(&cfg.Grace, 10*time.Second)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -236,7 +232,7 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 
 	taking, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	work, release := withGrace(taking, func() time.Duration { return d.cfg.Grace })
+	work, release := withGrace(taking, func() time.Duration { return d.Delivery().Grace })
 	defer release()
 	stopCancel := func() {}
 	if d.cfg.Breakers != nil {

@@ -341,7 +341,7 @@ func TestUnknownOutcome(t *testing.T) {
 				return sink.Sent{}, &sink.Transient{}
 			}
 			p := newPlant(t, svc, func(c *sink.DispatcherConfig) {
-				c.Delivery.UnknownOutcome, c.Grace, c.Delivery.AttemptTimeout = policy, time.Millisecond, time.Hour
+				c.Delivery.UnknownOutcome, c.Delivery.Grace, c.Delivery.AttemptTimeout = policy, time.Millisecond, time.Hour
 			})
 			id := p.email("a", message.Normal, 1)[0]
 			stop := p.start()

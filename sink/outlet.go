@@ -130,7 +130,7 @@ func (o *outlet) accountLimit() int { return max(o.d.cfg.QueueLimit/4, 1) }
 
 // roomLocked is how many more messages of the account the queue takes.
 func (o *outlet) roomLocked(a *account, p message.Priority) int {
-	if o.bytes >= o.d.cfg.QueueBytes {
+	if o.bytes >= o.d.delivery.QueueBytes {
 		return 0
 	}
 	have := 0

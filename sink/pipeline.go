@@ -134,8 +134,7 @@ type Pipeline struct {
 
 	rested rested
 
-	batchTimeout atomic.Int64 // ns; those of cfg, or of Configure since
-	grace        atomic.Int64 // ns
+	tuning atomic.Pointer[Tuning] // that of cfg, or of Configure since
 }
 
 // NewPipeline returns a pipeline that is ready to Run.
@@ -153,8 +152,7 @@ func NewPipeline(cfg Config) (*Pipeline, error) {
 	p := &Pipeline{cfg: cfg, log: cfg.Logger, metrics: m, gate: g,
 		sizer:  newSizer(cfg.BatchSize, cfg.MaxBatch, cfg.TargetLatency),
 		taking: make(chan struct{}, 1)}
-	p.batchTimeout.Store(int64(cfg.BatchTimeout))
-	p.grace.Store(int64(cfg.Grace))
+	p.tuning.Store(cfg.tuning())
 	return p, nil
 }
 
@@ -164,7 +162,7 @@ func NewPipeline(cfg Config) (*Pipeline, error) {
 func (p *Pipeline) Run(ctx context.Context) error {
 	taking, stop := context.WithCancelCause(ctx) // ends when ctx does, or a worker fails
 	defer stop(nil)
-	work, release := withGrace(taking, func() time.Duration { return time.Duration(p.grace.Load()) })
+	work, release := withGrace(taking, func() time.Duration { return p.Tuning().Grace })
 	defer release()
 	defer p.gate.watch()()
 

@@ -19,6 +19,8 @@ type DeliveryConfig struct {
 	UnknownOutcome Policy        // default PolicyRetry
 	PerAccount     int           // of one account in flight on one channel, calls alone; 1–10,000, default 16
 	PerHost        int           // of one service in flight, calls alone; 1–10,000, default 8. Channels with one service are not held to it
+	QueueBytes     int           // payload of one channel in memory, about; default 32 MiB
+	Grace          time.Duration // what attempts under way get when the dispatcher is stopped; default 10 s
 
 	// Channels are those that are switched on, with what is particular to each.
 	// A message of a channel that is not here is rejected after acceptance.
@@ -65,6 +67,8 @@ func (c DeliveryConfig) withDefaults() DeliveryConfig {
 	setDefault(&c.UnknownOutcome, PolicyRetry)
 	setDefault(&c.PerAccount, 16)
 	setDefault(&c.PerHost, 8)
+	setDefault(&c.QueueBytes, 32<<20)
+	setDefault(&c.Grace, 10*time.Second)
 	return c
 }
 
@@ -83,6 +87,8 @@ func (c DeliveryConfig) Validate() error {
 	check(c.AttemptTimeout > 0, "attempt timeout: %v, want more than 0", c.AttemptTimeout)
 	check(c.PerAccount >= 1 && c.PerAccount <= 10_000, "per account: %d, want 1 to 10,000", c.PerAccount)
 	check(c.PerHost >= 1 && c.PerHost <= 10_000, "per host: %d, want 1 to 10,000", c.PerHost)
+	check(c.QueueBytes >= 1, "queue bytes: %d, want at least 1", c.QueueBytes)
+	check(c.Grace > 0, "grace: %v, want more than 0", c.Grace)
 	check(c.UnknownOutcome == PolicyRetry || c.UnknownOutcome == PolicyFail, "unknown outcome: %d", c.UnknownOutcome)
 	for channel, cc := range c.Channels {
 		check(channel.Valid() && channel != message.ChannelStore, "channel %v: nothing is sent there", channel)

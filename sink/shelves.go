@@ -201,7 +201,7 @@ func (d *Dispatcher) wants(now time.Time) (all []want) {
 
 // wantLocked is how many messages of the shelf there is room for.
 func (o *outlet) wantLocked(s *shelf, now time.Time) int {
-	if !o.openLocked(now) || o.bytes >= o.d.cfg.QueueBytes {
+	if !o.openLocked(now) || o.bytes >= o.d.delivery.QueueBytes {
 		return 0
 	}
 	if now.Sub(s.asked) > arrival {

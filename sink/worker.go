@@ -51,7 +51,7 @@ func (p *Pipeline) take(ctx context.Context) ([]message.Entry, error) {
 	if ctx.Err() != nil { // select chooses at random where both are ready
 		return nil, context.Cause(ctx)
 	}
-	return p.cfg.Source.Next(ctx, p.sizer.next(p.cfg.Source.Waiting()), time.Duration(p.batchTimeout.Load()))
+	return p.cfg.Source.Next(ctx, p.sizer.next(p.cfg.Source.Waiting()), p.Tuning().BatchTimeout)
 }
 
 // decode turns entries into batches, several where one would have too many
@@ -59,6 +59,7 @@ func (p *Pipeline) take(ctx context.Context) ([]message.Entry, error) {
 // the log, and holds up nobody.
 func (p *Pipeline) decode(entries []message.Entry) []batch {
 	var batches []batch
+	limit := p.Tuning().MaxBatchBytes
 	b := batch{records: make([]message.Record, 0, len(entries)), entries: make([]message.Entry, 0, len(entries))}
 	for _, e := range entries {
 		record, err := e.Record()
@@ -71,7 +72,7 @@ func (p *Pipeline) decode(entries []message.Entry) []batch {
 			}
 			continue
 		}
-		if len(b.records) > 0 && b.bytes+len(e.Payload) > p.cfg.MaxBatchBytes {
+		if len(b.records) > 0 && b.bytes+len(e.Payload) > limit {
 			batches = append(batches, b)
 			b = batch{}
 		}
