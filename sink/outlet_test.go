@@ -29,7 +29,7 @@ func TestFailedHostsAreForgotten(t *testing.T) {
 // TestRoomIsAnAccountsOwn: what others have waiting at a host that an account writes
 // to, too, takes none of that account's room.
 func TestRoomIsAnAccountsOwn(t *testing.T) {
-	d := &Dispatcher{cfg: DispatcherConfig{QueueLimit: 400, QueueBytes: 1 << 20}, delivery: DeliveryConfig{PerAccount: 1000, PerHost: 1}}
+	d := &Dispatcher{cfg: DispatcherConfig{QueueLimit: 400}, delivery: DeliveryConfig{PerAccount: 1000, PerHost: 1, QueueBytes: 1 << 20}}
 	o := newOutlet(d, message.ChannelWebhook)
 	o.workers, o.sender = 1000, nobody{}
 	push := func(account string, n int) {
