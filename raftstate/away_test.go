@@ -49,9 +49,12 @@ func TestANodeThatIsAwayIsWaitedFor(t *testing.T) {
 	c.agree()
 }
 
+// steadily has elections come of a death alone, and not of a busy machine.
+func steadily(c *Config) { c.Cluster.Heartbeat = 2 * time.Second }
+
 // TestWaitingForANodeEnds where there is no sense in it any more.
 func TestWaitingForANodeEnds(t *testing.T) {
-	c := newCluster(t, 3).startAll(1, 2, 3)
+	c := newCluster(t, 3, steadily).startAll(1, 2, 3)
 	away := c.follower()
 	leader := c.nodes[c.leader()]
 	sent := 0

@@ -26,12 +26,28 @@ func (w *world) check() error {
 			return err
 		}
 	}
-	for account, flights := range w.flights {
+	for account, flights := range w.allFlights() {
 		if err := checkFlights(account, flights, w.grown[account].Concurrent); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// allFlights are those that have ended, and those that are under way, up to now.
+func (w *world) allFlights() map[string][]flight {
+	all := map[string][]flight{}
+	for account, flights := range w.flights {
+		all[account] = slices.Clone(flights)
+	}
+	for _, n := range w.nodes {
+		for _, r := range n.flying {
+			if r.in {
+				all[r.account] = append(all[r.account], flight{r.entered, w.now})
+			}
+		}
+	}
+	return all
 }
 
 // checkBucket allows for clocks that are 0.2 % apart.

@@ -28,10 +28,13 @@ type entry struct {
 	spent int64         // and not reported
 	until time.Duration // left may be spent before
 
-	slots    int64
+	slots    int64 // a request may enter while fewer are in flight
 	inFlight int64
 	peak     int64 // of inFlight, of late
 	asking   int64 // slots, in the request under way
+	lent     int64 // slots that the group may count as this node's
+	under    bool  // a request to the group is under way
+	void     bool  // and it is from before limits were lowered
 
 	stock    int64   // left after the last grant: a third of it is the signal to ask
 	taken    int64   // since the last request
@@ -60,12 +63,13 @@ type entry struct {
 }
 
 // change takes in the limits of the account's plan. Lowered ones void what is
-// held: it goes back, and comes again within the new ones.
+// held, and what is on its way: it goes back, and comes again within the new ones.
 func (e *entry) changeLocked(l Limits) (lowered bool) {
 	lowered = l.below(e.limits)
 	if lowered {
 		e.left, e.stock = 0, 0
-		e.slots = e.inFlight
+		e.slots = min(e.slots, e.inFlight)
+		e.void = e.under
 	}
 	if l != e.limits {
 		e.reason, e.reasonUntil, e.noSlotsUntil = Allowed, 0, 0
@@ -81,6 +85,9 @@ func (e *entry) expireLocked(now time.Duration) {
 		e.slots = e.inFlight
 	}
 }
+
+// roomLocked reports whether a request may enter.
+func (e *entry) roomLocked() bool { return e.inFlight < min(e.slots, e.limits.Concurrent) }
 
 // takeLocked takes up to n tokens.
 func (e *entry) takeLocked(n int64, now time.Duration) int64 {
@@ -111,15 +118,15 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 	out := Entry{Account: e.account, Spent: e.spent, Busy: e.busy, Want: e.want + e.owed, InFlight: e.inFlight}
 	e.spent = 0
 	if e.give && out.Want == 0 && e.wantSlots == 0 {
-		e.left, e.stock, e.slots = 0, 0, e.inFlight
+		e.left, e.stock, e.slots = 0, 0, min(e.slots, e.inFlight)
+		out.Slots = e.slots
 	} else {
 		out.Ahead = max(1, int64(math.Ceil(e.rate*foresight.Seconds())))
 		out.Slots = max(e.inFlight+e.wantSlots, e.peak)
 		out.Slots = min(out.Slots+max(1, e.peak/4), max(e.limits.Concurrent, e.inFlight))
+		e.slots = min(e.slots, out.Slots)
 	}
-	e.give = false
-	e.slots = max(e.inFlight, min(e.slots, out.Slots))
-	out.Slots = max(out.Slots, e.slots)
+	e.give, e.under, e.void = false, true, false
 	e.asking = out.Slots
 	out.Held = e.left + e.busy
 	return out
@@ -130,7 +137,14 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 func (e *entry) acceptLocked(g *Grant, sent, now time.Duration) (over int64) {
 	e.until = sent + nodeLease
 	e.left += g.Tokens
-	e.slots = g.Slots
+	e.slots, e.lent = g.Slots, g.Slots
+	if g.Slots < e.asking { // it may count for more until that many are in flight no more
+		e.lent = e.asking
+	}
+	if e.void {
+		e.left, e.slots = 0, min(e.slots, e.inFlight)
+	}
+	e.under, e.void = false, false
 	e.reason = g.Reason
 	over = e.payLocked()
 	e.stock = e.left
@@ -171,7 +185,8 @@ func (e *entry) waitLocked() <-chan struct{} {
 // resetLocked forgets what an earlier session held.
 func (e *entry) resetLocked() {
 	e.left, e.stock, e.spent = 0, 0, 0
-	e.slots, e.until = 0, 0
+	e.slots, e.lent, e.until = 0, 0, 0
+	e.under, e.void = false, false
 }
 
 // idleLocked reports whether nothing uses the account at this moment.
@@ -187,7 +202,7 @@ func (e *entry) lookLocked(now time.Duration) (exchange, forget bool) {
 	if e.taken == 0 {
 		e.rate /= 2
 	}
-	holds := e.left > 0 || e.spent > 0 || e.slots > 0
+	holds := e.left > 0 || e.spent > 0 || e.lent > 0
 	if e.idleLocked() && now-e.used >= idleAfter {
 		e.give = holds
 		return holds, !holds && !e.queued

@@ -209,7 +209,7 @@ func (s *Spender) giveBack(ctx context.Context) {
 	}
 	s.each(func(e *entry) bool {
 		e.give = true
-		return e.left > 0 || e.spent > 0 || e.slots > 0
+		return e.left > 0 || e.spent > 0 || e.lent > 0
 	})
 	for s.round(ctx) {
 	}

@@ -12,7 +12,7 @@ import "time"
 func (s *Spender) enterShadow(e *entry, now time.Duration) (would Reason) {
 	would = s.cutOff().Reason
 	e.expireLocked(now)
-	if e.inFlight >= e.slots && would == Allowed {
+	if !e.roomLocked() && would == Allowed {
 		if e.noSlotsUntil > 0 || e.slots >= e.limits.Concurrent {
 			would = Concurrent
 		}

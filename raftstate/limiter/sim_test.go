@@ -53,6 +53,7 @@ type world struct {
 	rng    *rand.Rand
 	faults faults
 	bug    bug
+	hold   time.Duration // how long requests are in flight, on average
 
 	now    time.Duration // true time
 	events eventQueue
@@ -129,7 +130,7 @@ func (q *eventQueue) Pop() any {
 }
 
 func newWorld(seed uint64, nodes int, plans map[string]Limits, f faults, b bug) *world {
-	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), faults: f, bug: b, state: NewState(), plans: plans,
+	w := &world{rng: rand.New(rand.NewPCG(seed, 7)), faults: f, bug: b, hold: 40 * time.Millisecond, state: NewState(), plans: plans,
 		accepted: map[string][]time.Duration{}, flights: map[string][]flight{}, grown: map[string]Limits{}, gone: map[string]bool{}}
 	for a, l := range plans {
 		w.grown[a] = l
@@ -200,9 +201,6 @@ func (w *world) run(until time.Duration) {
 		e.run()
 	}
 	w.now = until
-	for _, n := range w.nodes {
-		n.land()
-	}
 }
 
 // elect makes a new leader: it restores the state from its bytes, and its clock

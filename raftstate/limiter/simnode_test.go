@@ -40,7 +40,7 @@ func (n *simNode) crash() {
 	n.w.after(n.w.upTo(5*time.Second), n, n.start)
 }
 
-// land ends all flights.
+// land ends all flights, with the process.
 func (n *simNode) land() {
 	for _, r := range n.flying {
 		if r.in {
@@ -210,7 +210,7 @@ func (n *simNode) step(r *simRequest) bool {
 	}
 	e.expireLocked(now)
 	if !r.in {
-		if e.inFlight >= e.slots {
+		if !e.roomLocked() {
 			defer e.mu.Unlock()
 			if now < e.noSlotsUntil {
 				return true
@@ -225,7 +225,7 @@ func (n *simNode) step(r *simRequest) bool {
 		n.next++
 		n.flying[n.next] = r
 		id := n.next
-		n.w.after(time.Duration(n.w.rng.ExpFloat64()*float64(40*time.Millisecond)), n, func() { n.finish(id, r) })
+		n.w.after(time.Duration(n.w.rng.ExpFloat64()*float64(n.w.hold)), n, func() { n.finish(id, r) })
 	}
 	if !r.taken && e.takeLocked(1, now) == 1 {
 		r.taken = true

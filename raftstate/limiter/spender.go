@@ -173,7 +173,7 @@ func (s *Spender) Enter(ctx context.Context, account string, l Limits) (Pass, Ve
 // enterOrWait takes a slot; e is locked, also on return.
 func (s *Spender) enterOrWait(ctx context.Context, e *entry, now time.Duration) (v Verdict) {
 	e.expireLocked(now)
-	if e.inFlight >= e.slots {
+	if !e.roomLocked() {
 		v = s.awaitSlot(ctx, e, now)
 	}
 	if v.Reason == Allowed {
@@ -210,7 +210,7 @@ func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Ve
 	e.wantSlots++
 	defer func() { e.wantSlots-- }()
 	for {
-		if e.inFlight < e.slots && now < e.until {
+		if e.roomLocked() && now < e.until {
 			return Verdict{}
 		}
 		if e.inFlight >= e.limits.Concurrent || now < e.noSlotsUntil { // the group has no more to give
@@ -374,7 +374,7 @@ func (s *Spender) Reclaim(accounts []string) {
 			continue
 		}
 		e.mu.Lock()
-		if e.want == 0 && e.wantSlots == 0 && now-e.used >= spareAfter && (e.left > 0 || e.slots > e.inFlight) {
+		if e.want == 0 && e.wantSlots == 0 && now-e.used >= spareAfter && (e.left > 0 || e.lent > e.inFlight) {
 			e.give = true
 			s.enqueueLocked(e)
 		}

@@ -129,7 +129,9 @@ func (s *State) entry(node uint16, e *Entry, l Limits, grant bool) (g Grant, lac
 		h.until = s.now + LeaseTime.Milliseconds()
 		lacks = s.lend(a, h, e, l, &g)
 	}
-	g.Slots, g.Elsewhere = h.slots, a.slotsBeside(node)
+	g.Elsewhere = a.slotsBeside(node)
+	// Where more is in flight than there may be, nobody enters until it is less.
+	g.Slots = min(h.slots, max(0, l.Concurrent-g.Elsewhere))
 	g.Remaining = max(0, l.Rate-a.counted(s.now, s.window))
 	g.Level = a.level / s.window
 	g.Reset = a.reset(s.now, s.window)
@@ -145,8 +147,9 @@ func (s *State) entry(node uint16, e *Entry, l Limits, grant bool) (g Grant, lac
 // slots, then what is for later: of that, every node leaves the others' share.
 func (s *State) lend(a *ledger, h *holding, e *Entry, l Limits, g *Grant) (lacks bool) {
 	others := a.slotsBeside(h.node)
-	h.slots = max(min(max(e.Slots, e.InFlight), l.Concurrent-others), h.slots, 0)
-	lacks = h.slots < e.Slots && others > 0
+	room := max(0, l.Concurrent-others)
+	h.slots = max(min(max(e.Slots, e.InFlight), room), h.slots)
+	lacks = min(h.slots, room) < e.Slots && others > 0
 
 	a.clamp(s.now, s.window, l)
 	free := max(0, min(l.Rate-a.counted(s.now, s.window), a.level/s.window))
