@@ -35,14 +35,21 @@ type messageQuestion struct {
 
 // messageAnswer is a record in the encodings of the log.
 type messageAnswer struct {
-	Seq     uint64 `json:"seq"`
-	Message []byte `json:"message"`
-	State   []byte `json:"state"`
+	ID      message.ID `json:"id"`
+	Seq     uint64     `json:"seq"`
+	Message []byte     `json:"message"`
+	State   []byte     `json:"state"`
 }
 
-func encodeAnswer(r *message.Record) ([]byte, error) {
-	return json.Marshal(messageAnswer{Seq: r.Seq, Message: r.Message.Append(nil), State: r.State.Append(nil)})
+func answerOf(r *message.Record) messageAnswer {
+	return messageAnswer{ID: r.ID, Seq: r.Seq, Message: r.Message.Append(nil), State: r.State.Append(nil)}
 }
+
+func (a *messageAnswer) record() (message.Record, error) {
+	return message.Entry{ID: a.ID, Seq: a.Seq, Payload: a.Message, Progress: a.State}.Record()
+}
+
+func encodeAnswer(r *message.Record) ([]byte, error) { return json.Marshal(answerOf(r)) }
 
 // decodeAnswer reads what the node of a message's id answers.
 func decodeAnswer(id message.ID, text []byte) (message.Record, error) {
@@ -50,7 +57,8 @@ func decodeAnswer(id message.ID, text []byte) (message.Record, error) {
 	if err := json.Unmarshal(text, &a); err != nil {
 		return message.Record{}, fmt.Errorf("read answer of node %d: %w", id.Node(), err)
 	}
-	return message.Entry{ID: id, Seq: a.Seq, Payload: a.Message, Progress: a.State}.Record()
+	a.ID = id
+	return a.record()
 }
 
 // answerPeers registers what other nodes may ask of this one.
@@ -112,24 +120,41 @@ func (m *messages) there(ctx context.Context, owner string, id message.ID) (mess
 // for a message leaves the log only after it is in the store.
 func (m *messages) here(ctx context.Context, owner string, id message.ID) (message.Record, error) {
 	if id.Node() == m.cfg.Node {
-		entry, err := m.log.Lookup(id)
-		status, held := m.dispatcher.Holds(id)
-		if err == nil && !held {
-			entry, err = m.log.Lookup(id) // it may have come to its end in between
-		}
-		if err == nil {
-			r, err := ownedBy(owner, entry)
-			if err == nil && held && r.Status.CanReach(status) {
-				r.Status, r.HoldReason, r.NextAttemptAt = status, "", time.Time{} // the log learns it with the next record
-			}
-			return r, err
+		r, err := m.inLog(id)
+		if err == nil && owner != "" && r.Account != owner {
+			return message.Record{}, httpapi.ErrNotFound
 		}
 		if !errors.Is(err, wal.ErrNotFound) {
-			return message.Record{}, err
+			return r, err
 		}
 	}
 	r, err := m.store.Get(ctx, owner, id)
 	return r, fromStore(err)
+}
+
+// inLog is what this node knows of a message that it has in its log;
+// wal.ErrNotFound.
+func (m *messages) inLog(id message.ID) (message.Record, error) {
+	entry, err := m.log.Lookup(id)
+	now, held := m.dispatcher.Holds(id)
+	if err == nil && !held {
+		entry, err = m.log.Lookup(id) // it may have come to its end in between
+	}
+	if err != nil {
+		return message.Record{}, err
+	}
+	r, err := entry.Record()
+	if err != nil {
+		return message.Record{}, err
+	}
+	if held && r.Status.CanReach(now.Status) { // the log learns it with the next record
+		r.Status, r.HoldReason, r.NextAttemptAt = now.Status, "", time.Time{}
+	}
+	if held && r.StoredAt.IsZero() {
+		r.StoredAt = now.StoredAt
+	}
+	r.State = r.Due(time.Now())
+	return r, nil
 }
 
 // Get finds a message wherever it is. What the store says is final is final; of

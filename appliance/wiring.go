@@ -47,6 +47,7 @@ func (a *Appliance) openGroup() (err error) {
 		a.answerPeers()
 		a.answerCancels()
 		a.answerFinds()
+		a.answerLists()
 	}
 	return err
 }
@@ -224,19 +225,6 @@ func channelsOf(plan *account.Plan) (set httpapi.ChannelSet) {
 // messages answers questions about messages wherever they are: see
 // cluster_messages.go.
 type messages Appliance
-
-func ownedBy(owner string, entry message.Entry) (message.Record, error) {
-	r, err := entry.Record()
-	if err == nil && owner != "" && r.Account != owner {
-		return message.Record{}, httpapi.ErrNotFound
-	}
-	return r, err
-}
-
-func (m *messages) List(ctx context.Context, q message.Query) (message.Page, error) {
-	page, err := m.store.List(ctx, q)
-	return page, fromStore(err)
-}
 
 func (m *messages) Wait(ctx context.Context, id message.ID) (message.State, error) {
 	return m.stored.wait(ctx, id, func() (message.State, bool) {

@@ -48,7 +48,7 @@ func (d *Dispatcher) admit(ctx context.Context, entries []message.Entry, records
 	}
 	d.mu.Lock()
 	for i := range records {
-		d.sortLocked(&s, &job{entry: entries[i], rec: records[i], stored: !records[i].StoredAt.IsZero()}, present)
+		d.sortLocked(&s, &job{entry: entries[i], rec: records[i], since: records[i].StoredAt, stored: !records[i].StoredAt.IsZero()}, present)
 	}
 	d.mu.Unlock()
 	for _, j := range s.later {

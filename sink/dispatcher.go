@@ -287,8 +287,9 @@ func (d *Dispatcher) fail(ctx context.Context, err error) {
 type job struct {
 	entry   message.Entry
 	rec     message.Record
-	stored  bool // the store has it
-	told    bool // its present status has been told
+	since   time.Time // when the store took it in, as was known when it was handed over; zero: not
+	stored  bool      // the store has it
+	told    bool      // its present status has been told
 	service string
 	account *account
 	host    *host
@@ -336,12 +337,33 @@ func (d *Dispatcher) drop(jobs ...*job) {
 	}
 }
 
-// Holds says how far a message is that the dispatcher has in memory, which the log
-// does not say: queued or sending. false: it does not have it, or it ended without an attempt.
-func (d *Dispatcher) Holds(id message.ID) (message.Status, bool) {
+// Holds says what the log does not say of a message that the dispatcher has in
+// memory: whether it is queued or being sent, and since when the store has it. false:
+// it does not have it, or it ended without an attempt.
+func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	j := d.held[id]
+	if s.Status, held = j.statusLocked(); held {
+		s.StoredAt = j.since
+	}
+	return s, held
+}
+
+// Sending returns the messages of which Holds says so, as far as match wants them.
+// It looks at all that is in memory; match must be quick.
+func (d *Dispatcher) Sending(match func(*message.Record) bool) (ids []message.ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, j := range d.held {
+		if status, _ := j.statusLocked(); status == message.Sending && match(&j.rec) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (j *job) statusLocked() (message.Status, bool) {
 	switch {
 	case j == nil:
 		return 0, false

@@ -197,6 +197,8 @@ func hashTo(to string) uint32 {
 
 // mayMatch reports whether a message with this summary can match the query.
 func (s summary) mayMatch(q *message.Query, to uint32) bool {
-	return (q.Status == 0 || s[0] == byte(q.Status)) && (q.Channel == 0 || s.channel() == q.Channel) &&
+	status := s.status()
+	due := q.Status == message.Queued && status == message.Scheduled // perhaps, see message.State.StatusAt
+	return (q.Status == 0 || status == q.Status || due) && (q.Channel == 0 || s.channel() == q.Channel) &&
 		(q.To == "" || binary.BigEndian.Uint32(s[2:]) == to)
 }

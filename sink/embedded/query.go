@@ -88,7 +88,7 @@ func list(ctx context.Context, txn *badger.Txn, q *message.Query) (message.Page,
 		if err != nil {
 			return false, fmt.Errorf("list: %w", err)
 		}
-		if !matches(&r, q) {
+		if !q.Matches(&r) {
 			return true, nil
 		}
 		if len(page.Records) == q.Limit {
@@ -160,13 +160,6 @@ func firstOf(t time.Time) (id message.ID) {
 	ms = min(max(ms, 0), 1<<48-1)
 	binary.BigEndian.PutUint64(id[:], uint64(ms)<<16)
 	return id
-}
-
-// matches compares the fields that ids do not carry.
-func matches(r *message.Record, q *message.Query) bool {
-	return (q.Account == "" || r.Account == q.Account) && (q.Status == 0 || r.Status == q.Status) &&
-		(q.Channel == 0 || r.Channel == q.Channel) && (q.To == "" || r.To == q.To) &&
-		(q.ClientRef == "" || r.ClientRef == q.ClientRef)
 }
 
 // Count implements sink.Store.

@@ -92,6 +92,20 @@ func (c *conditions) where() string {
 	return " WHERE " + strings.Join(c.parts, " AND ")
 }
 
+// status adds what a query says about the status, see message.State.StatusAt.
+func (c *conditions) status(q message.Query) {
+	const queued, scheduled = message.Queued, message.Scheduled
+	switch {
+	case q.Status == 0:
+	case q.Status == queued && !q.At.IsZero():
+		c.add("status IN ("+quoted(queued)+", "+quoted(scheduled)+") AND (status = "+quoted(queued)+" OR scheduled_at <= ?)", q.At)
+	case q.Status == scheduled && !q.At.IsZero():
+		c.add("status = "+quoted(scheduled)+" AND scheduled_at > ?", q.At)
+	default:
+		c.parts = append(c.parts, "status = "+quoted(q.Status))
+	}
+}
+
 // within adds what a query says about ids, which is also all it says about times.
 func (c *conditions) within(q message.Query) {
 	if !q.AcceptedAfter.IsZero() {
@@ -121,9 +135,7 @@ func listSQL(q message.Query) (string, []any) {
 	if q.Account != "" {
 		c.add("account = ?", q.Account)
 	}
-	if q.Status != 0 {
-		c.parts = append(c.parts, "status = "+quoted(q.Status))
-	}
+	c.status(q)
 	if q.Channel != 0 {
 		c.parts = append(c.parts, "channel = "+quoted(q.Channel))
 	}

@@ -122,6 +122,48 @@ func (s *suite) testListFilters(t *testing.T) {
 	}
 }
 
+// testListDue: a scheduled message whose time has come is listed with those that are
+// queued, and with those that are scheduled until then.
+func (s *suite) testListDue(t *testing.T) {
+	n, account := s.node(), s.account()
+	due := time.UnixMilli(int64(n.ms)).UTC().Add(time.Hour)
+	var records []message.Record
+	for i := range 12 {
+		m := plain(account)
+		m.Channel = message.ChannelEmail
+		m.ClientRef = []string{"", "ref"}[i%2]
+		r := n.accept(m)
+		if i%3 > 0 {
+			r.Status, r.ScheduledAt = message.Scheduled, due.Add(time.Duration(i/3-2)*time.Millisecond)
+			r.NextAttemptAt, r.HoldReason = r.ScheduledAt, sink.HoldScheduled
+		}
+		records = append(records, r)
+	}
+	for i, res := range s.insert(t, records...) {
+		records[i].State = res.State
+	}
+	seen := map[int]bool{} // how many were queued
+	for _, at := range []time.Time{{}, due.Add(-time.Hour), due.Add(-time.Millisecond), due, due.Add(time.Hour)} {
+		for _, q := range []message.Query{{Status: message.Queued}, {Status: message.Scheduled}, {Status: message.Queued, ClientRef: "ref"}, {}} {
+			q.Account, q.At, q.Limit = account, at, 1000
+			got, err := s.store.List(context.Background(), q)
+			if err != nil {
+				t.Fatalf("list %+v: %v", q, err)
+			}
+			equal(t, "page", got, selectFrom(records, q))
+			if t.Failed() {
+				t.Fatalf("query %+v", q)
+			}
+			if q.Status == message.Queued && q.ClientRef == "" {
+				seen[len(got.Records)] = true
+			}
+		}
+	}
+	if len(seen) < 3 {
+		t.Errorf("the times did not tell messages apart: %v were queued", seen)
+	}
+}
+
 // testListEveryAccount: a query without an account is an operator's.
 func (s *suite) testListEveryAccount(t *testing.T) {
 	n, a, b := s.node(), s.account(), s.account()
@@ -154,7 +196,11 @@ func selectFrom(records []message.Record, q message.Query) message.Page {
 	var page message.Page
 	for _, r := range records {
 		at := r.AcceptedAt()
-		if q.Account != "" && r.Account != q.Account || q.Status != 0 && r.Status != q.Status ||
+		status := r.Status
+		if !q.At.IsZero() && status == message.Scheduled && !r.ScheduledAt.After(q.At) {
+			status = message.Queued // its time has come
+		}
+		if q.Account != "" && r.Account != q.Account || q.Status != 0 && status != q.Status ||
 			q.Channel != 0 && r.Channel != q.Channel || q.To != "" && r.To != q.To ||
 			q.ClientRef != "" && r.ClientRef != q.ClientRef ||
 			!q.AcceptedAfter.IsZero() && at.Before(q.AcceptedAfter) ||

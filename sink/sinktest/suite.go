@@ -53,6 +53,7 @@ func StoreSuite(t *testing.T, open func(t *testing.T) sink.Store, opts ...Option
 	t.Run("set aside", s.testSetAside)
 	t.Run("list pages", s.testListPages)
 	t.Run("list filters", s.testListFilters)
+	t.Run("list due", s.testListDue)
 	t.Run("list of every account", s.testListEveryAccount)
 	t.Run("update", s.testUpdate)
 	t.Run("reports", s.testReports)

@@ -27,9 +27,27 @@ func (s Status) CanReach(t Status) bool {
 	return s.Valid() && t.Valid() && reachable[s]>>t&1 == 1
 }
 
-// open reports whether the message has not been sent yet, nor come to an end: it
+// Open reports whether the message has not been sent yet, nor come to an end: it
 // may move to and fro between such statuses.
-func (s Status) open() bool { return s >= Accepted && s <= Sending || s == Scheduled }
+func (s Status) Open() bool { return s >= Accepted && s <= Sending || s == Scheduled }
+
+// StatusAt is the status at a time t that is not before the state was written:
+// nobody writes down that the time of a scheduled message has come, and that it is
+// queued from then on. Zero t: as it is written.
+func (s *State) StatusAt(t time.Time) Status {
+	if s.Status == Scheduled && !t.Before(s.ScheduledAt) {
+		return Queued
+	}
+	return s.Status
+}
+
+// Due is the state at a time t, see StatusAt.
+func (s State) Due(t time.Time) State {
+	if now := s.StatusAt(t); now != s.Status {
+		s.Status, s.HoldReason, s.NextAttemptAt = now, "", time.Time{}
+	}
+	return s
+}
 
 // Requeueable reports whether a message that ended so may be accepted anew.
 func (s Status) Requeueable() bool {
@@ -71,7 +89,7 @@ func (s State) Merge(in State) State {
 		return s
 	}
 	onward := s.Status.CanReach(in.Status) || !s.Status.Valid()
-	if s.Status.open() && in.Status.open() {
+	if s.Status.Open() && in.Status.Open() {
 		onward = (onward || s.Status == in.Status) && len(in.Attempts) >= len(s.Attempts)
 	}
 	m := s
@@ -81,7 +99,7 @@ func (s State) Merge(in State) State {
 	} else if in.Status == Sent && s.Status == Sent && s.Error == nil && in.Final() {
 		m.Error = in.Error // the wait for its report has been given up
 	}
-	if !m.Status.open() {
+	if !m.Status.Open() {
 		m.NextAttemptAt, m.HoldReason = time.Time{}, ""
 	}
 	if m.Status == Delivered || m.Status == Read || m.Status == Sent && !m.Final() {
