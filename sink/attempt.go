@@ -120,55 +120,6 @@ func (o *outlet) send(ctx context.Context, j *job, sender Channel, n int) (Sent,
 	return sender.Send(ctx, &Delivery{Record: j.rec, Attempt: n, TraceParent: j.rec.TraceParent})
 }
 
-// learn takes what a call says of the service. A test message asked none.
-func (o *outlet) learn(j *job, v Verdict, err error) {
-	if j.rec.Test {
-		return
-	}
-	o.d.mu.Lock()
-	j.host.learnLocked(v)
-	if err == nil {
-		o.pace.pauses = 0
-		if h := j.host; h.credit < fullCredit {
-			h.credit *= 2
-		}
-		j.host.ill = false
-	}
-	// A call that began before the stop proves nothing.
-	goesOn := o.stops > 0 && !time.Now().Before(o.stoppedUntil) && knowsUs(err)
-	if goesOn {
-		o.stops = 0
-	}
-	o.d.mu.Unlock()
-	if !goesOn {
-		return
-	}
-	o.d.log.Info("The channel goes on.", "channel", o.channel.String())
-	if o.d.cfg.OnStop != nil {
-		o.d.cfg.OnStop(o.channel, nil, time.Time{})
-	}
-}
-
-// knowsUs reports whether the service has dealt with a message, so that whatever
-// stopped the channel is mended: it has taken it, or refused for good this one, by
-// its own code and not by a check of ours.
-func knowsUs(err error) bool {
-	var permanent *Permanent
-	return err == nil || errors.As(err, &permanent) && permanent.Failure.ChannelCode != ""
-}
-
-// verdictOf says what an outcome means for the service's health.
-func verdictOf(err error) Verdict {
-	if err == nil {
-		return Success
-	}
-	var f interface{ fault() *Fault }
-	if errors.As(err, &f) && f.fault().Neutral {
-		return Neutral
-	}
-	return Failure
-}
-
 // result is how an attempt ended.
 type result struct {
 	n      int
@@ -243,7 +194,7 @@ func attemptsOf(s *message.State) int {
 func (o *outlet) succeeded(ctx context.Context, j *job, r result) {
 	s := o.noted(j, r, outcomeSent, r.sent.ChannelCode)
 	s.Status, s.SentAt, s.Error = message.Sent, now(), nil
-	s.ProviderID = r.sent.ProviderID
+	s.ProviderID = providerID(r.sent.ProviderID)
 	if r.sent.Delivered {
 		s.Status, s.DeliveredAt = message.Delivered, s.SentAt
 	}

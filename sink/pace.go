@@ -101,6 +101,14 @@ func (r *recipients) throttle(who recipient, now time.Time, after time.Duration)
 	return t.until
 }
 
+// well notes that a message reached the recipient: the next throttle is the first
+// again, unless this one began before the last.
+func (r recipients) well(who recipient, now time.Time) {
+	if t := r[who]; t != nil && !t.until.After(now) {
+		delete(r, who)
+	}
+}
+
 // until is when the recipient may be tried; zero: now.
 func (r recipients) until(who recipient, now time.Time) time.Time {
 	if t := r[who]; t != nil && t.until.After(now) {

@@ -24,6 +24,10 @@ const MaxHook = 4 << 20
 // maxUpdates is how many updates one body may hold; Meta promises 1,000.
 const maxUpdates = 10_000
 
+// maxID bounds Meta's name for a message, in bytes: no longer one is kept of what
+// was sent.
+const maxID = 512
+
 // VerifySignature reports whether the value of X-Hub-Signature-256 is that of
 // the raw body under the app's secret. With no secret nothing is genuine.
 func VerifySignature(secret, header string, body []byte) bool {
@@ -120,7 +124,10 @@ func ParseReports(body []byte) ([]message.Report, error) {
 }
 
 func (u *update) report() (message.Report, bool) {
-	r := message.Report{Channel: message.ChannelWhatsApp, ProviderID: u.ID}
+	r := message.Report{Channel: message.ChannelWhatsApp}
+	if len(u.ID) <= maxID {
+		r.ProviderID = u.ID
+	}
 	switch u.Status {
 	case "sent":
 		r.Status = message.Sent
