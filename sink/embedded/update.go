@@ -39,13 +39,25 @@ func (s *Store) change(ctx context.Context, name string, work func(*writer) erro
 	return nil
 }
 
+// legible makes of a message that is damaged one that is not there, and says so: it
+// must not fail what is done to others with it. If the log still has the message, it
+// is inserted anew.
+func (s *Store) legible(err error) error {
+	var damaged *DamagedError
+	if !errors.As(err, &damaged) {
+		return err
+	}
+	s.log.Error("A damaged message is passed over.", "err", err)
+	return sink.ErrNotFound
+}
+
 // Update implements sink.Store.
 func (s *Store) Update(ctx context.Context, batch []message.Record) ([]message.State, error) {
 	becomes := make(map[message.ID]message.State, len(batch))
 	err := s.change(ctx, "update", func(w *writer) error {
 		for i := range batch {
 			r, err := readRecord(w.txn, messageKey(batch[i].ID))
-			if errors.Is(err, sink.ErrNotFound) {
+			if err = s.legible(err); errors.Is(err, sink.ErrNotFound) {
 				continue
 			}
 			if err != nil {
@@ -122,6 +134,7 @@ func (s *Store) Report(ctx context.Context, reports []message.Report) (changed [
 func (w *writer) reported(report *message.Report) (r message.Record, err error) {
 	if !report.ID.IsZero() {
 		r, err = readRecord(w.txn, messageKey(report.ID))
+		err = w.store.legible(err)
 		if err == nil && r.Channel == report.Channel || err != nil && !errors.Is(err, sink.ErrNotFound) {
 			return r, err
 		}
@@ -132,6 +145,9 @@ func (w *writer) reported(report *message.Report) (r message.Record, err error) 
 	prefix := providerPrefix(report.Channel, report.ProviderID)
 	err = scan(context.Background(), w.before, prefix, prefix, func(item *badger.Item) error {
 		found, err := readRecord(w.txn, messageKey(keyID(item.Key())))
+		if err = w.store.legible(err); errors.Is(err, sink.ErrNotFound) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -276,7 +292,7 @@ func (s *Store) Unreported(ctx context.Context, t time.Time, limit int, tell fun
 	err = s.change(ctx, "unreported", func(w *writer) error {
 		for i := range found {
 			r, err := readRecord(w.txn, messageKey(found[i].ID))
-			if errors.Is(err, sink.ErrNotFound) {
+			if err = s.legible(err); errors.Is(err, sink.ErrNotFound) {
 				continue // it has come to its age meanwhile
 			}
 			if err != nil {
@@ -308,9 +324,10 @@ func (s *Store) awaited(ctx context.Context, t time.Time, limit int) (found []me
 				return errEnough
 			}
 			r, err := readRecord(txn, messageKey(keyID(item.Key())))
-			if err == nil {
-				found = append(found, r)
+			if err = s.legible(err); errors.Is(err, sink.ErrNotFound) {
+				return nil
 			}
+			found = append(found, r)
 			return err
 		})
 	})
