@@ -176,6 +176,53 @@ func TestStoreDown(t *testing.T) {
 	}
 }
 
+// TestRefusedEnds: an end that the store refuses keeps back none of the others, which
+// come to theirs at once, and is there when the store takes it; a store that refuses
+// all of them is not asked for each.
+func TestRefusedEnds(t *testing.T) {
+	for name, refused := range map[string]func(i int) bool{
+		"the first": func(i int) bool { return i == 0 }, "the last": func(i int) bool { return i == 299 },
+		"some": func(i int) bool { return i%97 == 5 }, "all": func(int) bool { return true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPlant(t, &service{}, func(c *sink.DispatcherConfig) { c.Delivery.Workers, c.Delivery.PerAccount = 300, 300 })
+				ids := p.email("a", message.Normal, 300)
+				bad := map[message.ID]bool{}
+				for i, id := range ids {
+					bad[id] = refused(i)
+				}
+				p.store.setRefuse(func(r *message.Record) bool { return bad[r.ID] })
+				stop := p.start()
+				pause(context.Background(), 2*time.Second)
+				waiting := 0
+				for _, id := range ids {
+					if done := p.status(id).Status == message.Sent; done == bad[id] {
+						t.Fatalf("%s is in the store with its end: %v, and refused: %v", id, done, bad[id])
+					}
+					if bad[id] {
+						waiting++
+					}
+				}
+				if live := p.live(); live != waiting || waiting == 0 {
+					t.Errorf("%d are in the log, want the %d that the store refuses", live, waiting)
+				}
+				if p.store.calls > 150 {
+					t.Errorf("the store was asked %d times in two seconds", p.store.calls)
+				}
+				p.store.setRefuse(nil)
+				p.await(15 * time.Minute)
+				stop()
+				for _, id := range ids {
+					if r := p.status(id); r.Status != message.Sent || p.service.ledger[id] != 1 {
+						t.Fatalf("%s is %v, sent %d times", id, r.Status, p.service.ledger[id])
+					}
+				}
+			})
+		})
+	}
+}
+
 // TestStoreDownWithoutChannels: where nothing could be delivered, the log is left
 // alone while the store is down.
 func TestStoreDownWithoutChannels(t *testing.T) {

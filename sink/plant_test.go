@@ -2,6 +2,7 @@ package sink_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -134,8 +135,31 @@ type plant struct {
 	start func() (stop func())
 }
 
-// archive is a store in memory.
-type archive struct{ *sinktest.Memory }
+// archive is a store in memory, which may refuse updates.
+type archive struct {
+	*sinktest.Memory
+	mu     sync.Mutex // guards what follows
+	refuse func(*message.Record) bool
+	calls  int // of Update
+}
+
+func (a *archive) setRefuse(f func(*message.Record) bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.refuse = f
+}
+
+func (a *archive) Update(ctx context.Context, batch []message.Record) ([]message.State, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls++
+	for i := range batch {
+		if a.refuse != nil && a.refuse(&batch[i]) {
+			return nil, fmt.Errorf("a batch with %s is refused", batch[i].ID)
+		}
+	}
+	return a.Memory.Update(ctx, batch)
+}
 
 type changes struct {
 	mu  sync.Mutex
@@ -162,7 +186,7 @@ func (c *changes) statuses(id message.ID) (all []message.Status) {
 // newPlant builds one; start runs it until stop, which may be done again after a
 // restart.
 func newPlant(t failer, svc *service, change func(*sink.DispatcherConfig)) *plant {
-	p := &plant{journal: newJournal(t), store: &archive{&sinktest.Memory{}}, service: svc}
+	p := &plant{journal: newJournal(t), store: &archive{Memory: &sinktest.Memory{}}, service: svc}
 	p.start = func() func() {
 		cfg := sink.DispatcherConfig{Journal: p.journal, Archive: p.store, OnChange: p.told.add,
 			Delivery: sink.DeliveryConfig{Channels: map[message.Channel]sink.ChannelConfig{message.ChannelEmail: {Sender: svc}, message.ChannelWebhook: {Sender: svc}}}}

@@ -101,17 +101,29 @@ func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
 		d.putOff(ctx, until, jobs)
 		return nil
 	}
-	if err := d.archive(ctx, jobs); err != nil {
-		until := d.knock.failed(err)
-		if !errors.As(err, new(*Down)) {
+	s := sieve{d: d}
+	s.sift(ctx, jobs)
+	if left := jobs[len(s.taken)+len(s.refused):]; len(left) > 0 {
+		until := d.knock.failed(s.err)
+		if !errors.As(s.err, new(*Down)) {
 			d.log.Error("The store refused the ends of messages. They wait in the log and are tried again; an operator must look at it.",
-				"err", err, "again_at", until, "messages", len(jobs))
+				"err", s.err, "again_at", until, "messages", len(left))
 		}
-		d.putOff(ctx, until, jobs)
-		return nil
+		d.putOff(ctx, until, left)
+	} else {
+		d.knock.answered()
 	}
-	d.knock.answered()
-	if !d.tellOrPark(ctx, jobs) {
+	if len(s.refused) > 0 {
+		d.log.Error("The store refused the ends of some messages and took others. They wait in the log and are tried again; an operator must look at it.",
+			"err", s.err, "again_in", refusedRest, "ids", ids(recordsOf(s.refused)))
+		d.putOff(ctx, time.Now().Add(refusedRest), s.refused)
+	}
+	return d.finish(ctx, s.taken)
+}
+
+// finish tells of jobs as the store has them, and lets the log forget them.
+func (d *Dispatcher) finish(ctx context.Context, jobs []*job) error {
+	if len(jobs) == 0 || !d.tellOrPark(ctx, jobs) {
 		return nil
 	}
 	entries := make([]message.Entry, len(jobs))
@@ -124,6 +136,44 @@ func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
 	}
 	d.drop(jobs...)
 	return nil
+}
+
+const (
+	// refusedRest is how long a message waits whose end alone the store refused.
+	refusedRest = time.Minute
+	// refusalsInARow are more than one message at fault can cause in the largest
+	// batch: after them it is the store.
+	refusalsInARow = 16
+)
+
+// sieve finds the messages of a batch whose ends the store refuses, for what is
+// wrong with one of them must not keep back the others. It goes in order: those
+// that it has not come to stand after the others.
+type sieve struct {
+	d              *Dispatcher
+	taken, refused []*job
+	inARow         int   // refusals
+	err            error // the last
+}
+
+// sift brings jobs into the store, and reports whether the store is worth asking
+// further.
+func (s *sieve) sift(ctx context.Context, jobs []*job) bool {
+	err := s.d.archive(ctx, jobs)
+	if err == nil {
+		s.taken, s.inARow = append(s.taken, jobs...), 0
+		return true
+	}
+	s.err = err
+	if s.inARow++; s.inARow > refusalsInARow || errors.As(err, new(*Down)) {
+		return false
+	}
+	if len(jobs) == 1 {
+		s.refused = append(s.refused, jobs[0])
+		return true
+	}
+	half := len(jobs) / 2
+	return s.sift(ctx, jobs[:half]) && s.sift(ctx, jobs[half:])
 }
 
 // putOff lets jobs rest whose end the store does not take now. That is told
