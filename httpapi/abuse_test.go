@@ -215,3 +215,34 @@ func TestAClientThatGoesIsNoticed(t *testing.T) {
 		})
 	}
 }
+
+// TestWireProblemsAreWhole: what is refused before any route has all that another
+// refusal has, also a name by which it can be asked about.
+func TestWireProblemsAreWhole(t *testing.T) {
+	addr := newWorld(t).serve(t)
+	for name, test := range map[string]struct {
+		request string
+		code    Code
+	}{
+		"framing":        {post(hello, "Transfer-Encoding: chunked\r\n"), CodeMalformed},
+		"no HTTP":        {"hello\r\n\r\n", CodeMalformed},
+		"too many heads": {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", CodeHeadersTooLarge},
+	} {
+		answers, bodies, closed := talk(t, addr, test.request)
+		if len(answers) != 1 || !closed {
+			t.Errorf("%s: got %d answers, closed %v", name, len(answers), closed)
+			continue
+		}
+		var p struct{ Type, Title, Detail, Instance, Code string }
+		if err := json.Unmarshal([]byte(bodies[0]), &p); err != nil {
+			t.Errorf("%s: %v in %s", name, err, bodies[0])
+		}
+		h := answers[0].Header
+		if p.Code != string(test.code) || p.Type != "/problems/"+p.Code || p.Title == "" || p.Detail == "" || p.Instance == "" || h.Get("X-Request-Id") != p.Instance {
+			t.Errorf("%s: got %s with %v", name, bodies[0], h)
+		}
+		if _, err := http.ParseTime(h.Get("Date")); err != nil {
+			t.Errorf("%s: got Date %q: %v", name, h.Get("Date"), err)
+		}
+	}
+}

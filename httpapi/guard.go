@@ -236,15 +236,18 @@ type wire struct {
 	timeouts timeouts
 }
 
-// answer renders a problem as a whole HTTP/1.1 answer, and counts it.
+// answer renders a problem as a whole HTTP/1.1 answer, and counts it. What request
+// id the client has sent, if any, is not known here: it gets one of ours.
 func (w *wire) answer(p *Problem) []byte {
 	w.refused(p.Code)
-	body := p.appendJSON(nil, "")
+	id := newRequestID()
+	body := p.appendJSON(nil, id)
 	status := kindOf(p.Code).status
 	b := append([]byte("HTTP/1.1 "), strconv.Itoa(status)...)
 	b = append(append(b, ' '), http.StatusText(status)...)
-	b = append(b, "\r\nContent-Type: "+typeProblem+"\r\nConnection: close\r\nContent-Length: "...)
-	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\nContent-Type: "+typeProblem+"\r\nConnection: close\r\n"+headerRequestID+": "+id+"\r\nDate: "...)
+	b = time.Now().UTC().AppendFormat(b, http.TimeFormat)
+	b = strconv.AppendInt(append(b, "\r\nContent-Length: "...), int64(len(body)), 10)
 	if p.RetryAfter > 0 {
 		b = strconv.AppendInt(append(b, "\r\nRetry-After: "...), p.retrySeconds(), 10)
 	}

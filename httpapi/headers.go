@@ -57,6 +57,10 @@ func requestID(h http.Header) string {
 	if id := first(h, headerRequestID); id != "" && len(id) <= maxRequestIDLength && visibleASCII(id) {
 		return id
 	}
+	return newRequestID()
+}
+
+func newRequestID() string {
 	var raw [8]byte
 	var text [16]byte
 	binary.BigEndian.PutUint64(raw[:], rand.Uint64())
