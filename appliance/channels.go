@@ -103,7 +103,7 @@ func (c *channels) senders(set channelSet) map[message.Channel]sink.ChannelConfi
 		senders[message.ChannelWhatsApp] = sink.ChannelConfig{Sender: set.whatsapp, PerSecond: float64(set.from.WhatsApp.MessagesPerSecond)}
 	}
 	if set.email != nil {
-		senders[message.ChannelEmail] = sink.ChannelConfig{Sender: set.email}
+		senders[message.ChannelEmail] = sink.ChannelConfig{Sender: set.email, Calls: set.from.Email.Connections}
 	}
 	return senders
 }

@@ -262,6 +262,42 @@ func TestTurns(t *testing.T) {
 	})
 }
 
+// TestCallsAreBounded: a channel with few connections is not given more messages than
+// these, so that none waits for one until its attempt is over, and lost.
+func TestCallsAreBounded(t *testing.T) {
+	for calls, lost := range map[int]bool{2: false, 0: true} { // without a bound the slow relay loses attempts
+		t.Run(fmt.Sprint("calls=", calls), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				connections := make(chan struct{}, 2)
+				svc := &service{script: func(ctx context.Context, _ *sink.Delivery) (sink.Sent, error) {
+					select {
+					case connections <- struct{}{}:
+						defer func() { <-connections }()
+					case <-ctx.Done():
+						return sink.Sent{}, transient()
+					}
+					pause(ctx, 20*time.Second)
+					return sink.Sent{}, ctx.Err()
+				}}
+				p := newPlant(t, svc, func(c *sink.DispatcherConfig) {
+					c.Delivery.Channels[message.ChannelEmail] = sink.ChannelConfig{Sender: svc, Calls: calls}
+				})
+				ids := p.email("a", message.Normal, 12)
+				stop := p.start()
+				p.await(time.Hour)
+				stop()
+				most := 0
+				for _, id := range ids {
+					most = max(most, len(p.status(id).Attempts))
+				}
+				if (most > 1) != lost || calls > 0 && svc.peak.Load() != int64(calls) {
+					t.Errorf("up to %d attempts, %d calls at once", most, svc.peak.Load())
+				}
+			})
+		})
+	}
+}
+
 // TestStopChannel: bad credentials stop the channel, cost no attempt, are probed
 // by one message, and what waited is sent when they are mended.
 func TestStopChannel(t *testing.T) {

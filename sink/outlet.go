@@ -24,6 +24,7 @@ type outlet struct {
 	sender   Channel // nil: switched off
 	policy   Policy
 	workers  int
+	calls    int // that may be under way; 0: workers alone bound them
 	inflight int // calls under way
 	// recording are attempts whose call is over and whose end the log does not
 	// have yet. With those in flight they are at most workers: a kill repeats
@@ -98,7 +99,7 @@ func newOutlet(d *Dispatcher, c message.Channel) *outlet {
 
 func (o *outlet) configureLocked(c DeliveryConfig) {
 	cc := c.Channels[o.channel]
-	o.sender, o.workers, o.policy = cc.Sender, c.Workers, c.UnknownOutcome
+	o.sender, o.workers, o.calls, o.policy = cc.Sender, c.Workers, cc.Calls, c.UnknownOutcome
 	if cc.UnknownOutcome != 0 {
 		o.policy = cc.UnknownOutcome
 	}
@@ -201,7 +202,7 @@ func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
 	if o.stops > 0 {
 		limit = 1 // a probe
 	}
-	if o.inflight+o.recording >= limit || o.sender == nil {
+	if o.inflight+o.recording >= limit || o.calls > 0 && o.inflight >= o.calls || o.sender == nil {
 		return nil, 0
 	}
 	if wait := o.stoppedUntil.Sub(now); wait > 0 {

@@ -33,6 +33,10 @@ type ChannelConfig struct {
 	Sender Channel
 	// PerSecond is the pace of attempts; 0: none is kept.
 	PerSecond float64
+	// Calls is how many may be under way at once, where the channel has no more
+	// connections: what waits for one must not use up an attempt. 0: as many as
+	// there are workers.
+	Calls int
 	// UnknownOutcome overrides that of DeliveryConfig; zero: it does not.
 	UnknownOutcome Policy
 }
@@ -92,6 +96,7 @@ func (c DeliveryConfig) Validate() error {
 	check(c.UnknownOutcome == PolicyRetry || c.UnknownOutcome == PolicyFail, "unknown outcome: %d", c.UnknownOutcome)
 	for channel, cc := range c.Channels {
 		check(channel.Valid() && channel != message.ChannelStore, "channel %v: nothing is sent there", channel)
+		check(cc.Calls >= 0, "channel %v: %d calls at once, want 0 or more", channel, cc.Calls)
 		check(cc.PerSecond >= 0, "channel %v: %v per second, want 0 or more", channel, cc.PerSecond)
 	}
 	return errors.Join(errs...)
