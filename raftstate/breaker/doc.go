@@ -46,8 +46,11 @@
 //
 // A node opens its own breaker at once at the threshold and reports then. While
 // the group has no leader, the node goes by its own view: it tries one call at a
-// time after the recovery time. What it found is reported when there is a leader
-// again, and counts if the group still is in the generation that it was about.
+// time after the recovery time, which grows with each that fails, and closes after
+// one that succeeds. What it found last is reported when there is a leader again,
+// and counts if the group still is in the generation that it was about. The same
+// holds where the group has heard that a node opened its breaker and has not gone
+// along, for want of room or because the threshold has been raised since.
 //
 // A crash loses what was not reported: failures under the threshold, and the
 // result of a probe, which the group then takes for a failure.

@@ -32,6 +32,9 @@ type entry struct {
 	own      own
 	ownRetry time.Time
 	factor   int
+	// alone: the group has heard that this node has the breaker open, and has it
+	// closed still. It has too many services, say, or its threshold is another now.
+	alone bool
 
 	// The probe, if this node makes it.
 	trial  uint64 // counts them, so that the end of one is not taken for another's
@@ -87,12 +90,23 @@ func (e *entry) granted(node uint16) bool {
 
 func (e *entry) beginTrial() {
 	e.trial++
-	e.trying, e.free, e.wanted = true, time.Time{}, false
+	e.trying, e.free, e.wanted, e.ended = true, time.Time{}, false, ""
 }
 
 // trip opens the breaker by this node's own count.
 func (e *entry) trip(now time.Time, recovery time.Duration) {
 	e.own, e.factor, e.ownRetry, e.dirty = ownOpen, 1, now.Add(recovery), true
+}
+
+// unchanged is for when the group has heard what this node decided, and has the
+// breaker closed as before.
+func (e *entry) unchanged() {
+	switch e.own {
+	case ownClosed: // both agree
+		e.own, e.ended, e.factor, e.alone = ownNone, "", 0, false
+	case ownOpen:
+		e.alone = true
+	}
 }
 
 // idle reports whether forgetting the entry changes nothing.
@@ -109,7 +123,7 @@ func (e *entry) adopt(v View, now time.Time, at uint64, node uint16) {
 	if !news {
 		return
 	}
-	e.failures, e.own, e.factor = 0, ownNone, 0
+	e.failures, e.own, e.factor, e.alone = 0, ownNone, 0, false
 	e.trying, e.ended, e.free, e.dirty, e.told, e.asked = false, "", time.Time{}, false, time.Time{}, time.Time{}
 	if !e.granted(node) {
 		e.first = time.Time{}

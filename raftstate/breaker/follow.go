@@ -99,12 +99,12 @@ func (w *Watch) statusOf(e *entry) Status {
 	switch {
 	case s.Phase == Closed || s.Forced != "":
 		s.Reason = ""
+	case e.own == ownOpen:
+		s.RetryAt = e.ownRetry
 	case e.view.Phase == HalfOpen:
 		s.RetryAt, s.Probe = e.probeUntil, e.view.Probe
 	case e.view.Phase == Open:
 		s.RetryAt = e.retryAt
-	default:
-		s.RetryAt = e.ownRetry
 	}
 	return s
 }

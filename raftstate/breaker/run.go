@@ -113,16 +113,28 @@ func (w *Watch) propose(ctx context.Context, items []Item) error {
 		}
 		w.tellProbesLocked()
 	}
-	if err == nil {
-		return nil
-	}
-	for _, item := range items { // unless the group has moved on, it is still to be told
-		if e := w.entries[item.Service]; e != nil && e.view.Generation == item.Generation {
-			e.dirty = e.dirty || item.Failures > 0 || item.OK || item.Probe != ""
-			e.told, e.asked = time.Time{}, time.Time{}
+	now := time.Now()
+	for _, item := range items {
+		e := w.entries[item.Service]
+		switch {
+		case e == nil || e.view.Generation != item.Generation: // the group has moved on
+		case err != nil:
+			w.untold(e, item, now)
+		case e.view.Phase == Closed:
+			e.unchanged()
 		}
 	}
 	return err
+}
+
+// untold is for an item that has not reached the group: it is still to be told, and
+// the node goes by its own view until it is.
+func (w *Watch) untold(e *entry, item Item, now time.Time) {
+	e.dirty = e.dirty || item.Failures > 0 || item.OK || item.Probe != ""
+	e.told, e.asked = time.Time{}, time.Time{}
+	if e.own == ownNone && item.Probe != "" && item.Probe == e.ended {
+		w.decideAlone(e, now)
+	}
 }
 
 // tellProbesLocked wakes those who were held back and may now make a trial of
@@ -211,7 +223,7 @@ func (w *Watch) itemOf(e *entry, now time.Time, later func(time.Time)) (item Ite
 
 // ask adds the wish for a permit, if it is time.
 func (w *Watch) ask(e *entry, item *Item, now time.Time, later func(time.Time)) bool {
-	if w.lost && w.mayProbeLocked(e, now) {
+	if w.mayProbeLocked(e, now) {
 		w.tellCallable(e, now)
 	}
 	at := e.retryAt

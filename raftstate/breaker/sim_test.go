@@ -311,10 +311,12 @@ func simulate(t *testing.T, seed uint64, ticks int, split bool) (wrong []string,
 func (s *sim) agree(up bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for number, n := range s.nodes {
+	for _, n := range s.nodes { // a report may have come after the last step
 		if !s.split {
 			s.catchUp(n)
 		}
+	}
+	for number, n := range s.nodes {
 		phase, _ := n.watch.State(simService)
 		v := n.state.View(simService, number)
 		if phase != v.Phase || (phase == Closed) != up {

@@ -204,16 +204,25 @@ func (w *Watch) tried(e *entry, v Verdict, why string, now time.Time) {
 	}
 	e.dirty = true
 	if !e.granted(w.cfg.Node) { // its own trial, without the group
-		w.transition(e, now, func() {
-			if v == Success {
-				e.own = ownClosed
-				return
-			}
-			e.factor = min(2*max(e.factor, 1), maxFactor)
-			e.own, e.ownRetry = ownOpen, now.Add(time.Duration(e.factor)*w.settings.Recovery)
-		})
+		w.decideAlone(e, now)
 	}
 	w.wake()
+}
+
+// decideAlone has the node go by how its probe ended, where the group does not say.
+func (w *Watch) decideAlone(e *entry, now time.Time) {
+	w.transition(e, now, func() {
+		switch e.ended {
+		case ProbeSuccess:
+			e.own = ownClosed
+		case ProbeFailure:
+			e.factor = min(2*max(e.factor, 1), maxFactor)
+			e.own, e.ownRetry = ownOpen, now.Add(time.Duration(e.factor)*w.settings.Recovery)
+		case ProbeUnused: // the permit may be another's by now
+			e.factor = max(e.factor, 1)
+			e.own, e.ownRetry = ownOpen, now.Add(time.Duration(e.factor)*w.settings.Recovery)
+		}
+	})
 }
 
 // entryLocked returns the entry of a service, made if need be; nil: too many.
@@ -247,16 +256,16 @@ func (w *Watch) forgetLocked(now time.Time) (any bool) {
 // mayProbeLocked reports whether a call of an open breaker may be its probe.
 func (w *Watch) mayProbeLocked(e *entry, now time.Time) bool {
 	switch {
-	case e.trying || e.ended != "":
+	case e.trying:
 		return false
 	case e.granted(w.cfg.Node):
-		return now.Before(e.lastStart(w.settings))
-	case !w.lost:
+		return e.ended == "" && now.Before(e.lastStart(w.settings))
+	case !w.lost && !e.alone:
 		return false // the group decides
 	case e.own == ownOpen:
 		return !now.Before(e.ownRetry) || w.witnessed(e.name)
 	default:
-		return e.view.Phase != Closed && (!now.Before(e.retryAt) || w.witnessed(e.name))
+		return e.phase() != Closed && (!now.Before(e.retryAt) || w.witnessed(e.name))
 	}
 }
 
