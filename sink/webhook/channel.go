@@ -31,7 +31,9 @@ const (
 	tlsTimeout      = 5 * time.Second
 	drainTimeout    = time.Second // for a body that nobody reads: the status has said all
 	idleTimeout     = 60 * time.Second
-	maxIdle         = 1024 // connections kept, over all hosts
+	maxIdle         = 1024             // connections kept, over all hosts
+	pingAfter       = 10 * time.Second // of silence on a connection of HTTP/2
+	pingWait        = 5 * time.Second
 )
 
 // Secrets knows the signing secrets of accounts.
@@ -126,6 +128,7 @@ func (c *Channel) Apply(s Settings) error {
 		IdleConnTimeout:        idleTimeout,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // an answer's body is thrown away: let nobody make us inflate it
+		HTTP2:                  http2Of(s),
 	}
 	if old := c.client.Swap(&client{settings: s, transport: transport}); old != nil {
 		old.transport.CloseIdleConnections()
@@ -135,6 +138,20 @@ func (c *Channel) Apply(s Settings) error {
 
 // Settings are those in force.
 func (c *Channel) Settings() Settings { return c.client.Load().settings }
+
+// http2Of bounds what a receiver may make us hold, and finds out when it is gone.
+func http2Of(s Settings) *http.HTTP2Config {
+	return &http.HTTP2Config{
+		// What we have not asked for is not to be sent: by default a receiver may
+		// fill 4 MiB of memory with each answer.
+		MaxReceiveBufferPerStream:     maxAnswerBody,
+		MaxReceiveBufferPerConnection: 4 * maxAnswerBody,
+		// A connection that a firewall has forgotten would take every further call to
+		// its host until TCP gives up, after a quarter of an hour.
+		SendPingTimeout: min(s.Timeout, pingAfter),
+		PingTimeout:     min(s.Timeout, pingWait),
+	}
+}
 
 // Close closes the connections that are kept open. No Send may be running.
 func (c *Channel) Close() error {

@@ -27,6 +27,8 @@ const (
 	dialTimeout = 5 * time.Second
 	tlsTimeout  = 5 * time.Second
 	idleTimeout = 90 * time.Second
+	pingAfter   = 10 * time.Second // of silence on a connection of HTTP/2
+	pingWait    = 5 * time.Second
 )
 
 // Config is what a Channel is made of.
@@ -84,6 +86,9 @@ func New(c Config) (*Channel, error) {
 			MaxIdleConnsPerHost: c.Connections,
 			IdleConnTimeout:     idleTimeout,
 			ForceAttemptHTTP2:   true,
+			// All calls share a connection or two: one that a firewall has forgotten
+			// would stop the channel until TCP gives up, after a quarter of an hour.
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingWait},
 		},
 	}, nil
 }
