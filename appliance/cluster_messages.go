@@ -11,6 +11,7 @@ import (
 
 	"forebay/httpapi"
 	"forebay/raftstate"
+	"forebay/sink"
 	"forebay/wal"
 	"forebay/wal/message"
 )
@@ -149,6 +150,9 @@ func (m *messages) inLog(id message.ID) (message.Record, error) {
 	}
 	if held && r.Status.CanReach(now.Status) { // the log learns it with the next record
 		r.Status, r.HoldReason, r.NextAttemptAt = now.Status, "", time.Time{}
+	}
+	if r.Status == message.Accepted && r.HoldReason == "" && !m.store.Health().Up {
+		r.HoldReason = sink.HoldStoreDown // nobody writes it down of what is in memory
 	}
 	if held && r.StoredAt.IsZero() {
 		r.StoredAt = now.StoredAt

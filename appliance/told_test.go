@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forebay/appliance/appliancetest"
+	"forebay/appliance/config"
+	"forebay/sink/sinktest"
 	"forebay/wal/message"
 )
 
@@ -78,5 +80,25 @@ func TestEveryChangeIsTold(t *testing.T) {
 	slices.Sort(told) // they are sent side by side
 	if diff := cmp.Diff([]string{"message.delivered", "message.queued", "message.scheduled"}, told); diff != "" {
 		t.Errorf("the callback address (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatTheDatabaseIsWaitedForSaysSo: what was accepted while the database is down
+// and needs it, is told to wait for it, at once, and by itself no more.
+func TestWhatTheDatabaseIsWaitedForSaysSo(t *testing.T) {
+	t.Parallel()
+	pg := sinktest.StartPostgres(t)
+	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), func(c *config.Config) {
+		c.Database.ConnectionTimeout = 2 * time.Second
+	})
+	pg.Stop(sinktest.Fast)
+	id := post(t, n, map[string]any{"channel": "store", "body": "b"})
+	appliancetest.Eventually(t, 10*time.Second, "it waits for the store", func() bool {
+		v := show(t, n, id)
+		return v.Status == "accepted" && v.Hold == "store_down"
+	})
+	pg.Start()
+	if v := awaitStatus(t, n, id, "stored"); v.Hold != "" {
+		t.Errorf("once stored it waits for %q", v.Hold)
 	}
 }
