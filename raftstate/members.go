@@ -62,9 +62,11 @@ func (g *Group) Transfer(ctx context.Context, to uint16) error {
 	if before != 0 && before == to {
 		return nil
 	}
-	if err := g.change(ctx, change{Op: opTransfer, Node: to}); err != nil {
+	err := g.change(ctx, change{Op: opTransfer, Node: to})
+	if refusal := (*CallError)(nil); err != nil && !(errors.As(err, &refusal) && refusal.Code == CodeInternal) {
 		return err
 	}
+	// A transfer for which raft's time was too short may come to its end all the same.
 	ctx, cancel := context.WithTimeout(ctx, transferPatient*g.heartbeat())
 	defer cancel()
 	for {
@@ -74,7 +76,7 @@ func (g *Group) Transfer(ctx context.Context, to uint16) error {
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():
-			return fmt.Errorf("transfer leadership: %w: no other node leads yet", ErrUnknownOutcome)
+			return errors.Join(fmt.Errorf("transfer leadership: %w: no other node leads yet", ErrUnknownOutcome), err)
 		}
 	}
 }

@@ -97,7 +97,7 @@ func hasCode(err error, code string) bool {
 }
 
 func TestTransfer(t *testing.T) {
-	c := newCluster(t, 3).startAll(1, 2, 3)
+	c := newCluster(t, 3, steadily).startAll(1, 2, 3)
 	to := c.follower()
 	for n := range c.nodes {
 		if n == to {
