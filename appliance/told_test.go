@@ -102,3 +102,25 @@ func TestWhatTheDatabaseIsWaitedForSaysSo(t *testing.T) {
 		t.Errorf("once stored it waits for %q", v.Hold)
 	}
 }
+
+// TestWhoWaitsForItsAccountSaysSo: of an account that has as many calls in flight as
+// it may, the next message is told to wait for that.
+func TestWhoWaitsForItsAccountSaysSo(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t, withWebhooks, withPatience, func(c *config.Config) { c.Delivery.PerAccountInFlight = 1 })
+	first, letGo := blocking(t)
+	a := post(t, n, map[string]any{"channel": "webhook", "to": first, "body": "b"})
+	if v := awaitStatus(t, n, a, "sending"); v.Hold != "" {
+		t.Errorf("what is being sent waits for %q", v.Hold)
+	}
+	b := post(t, n, map[string]any{"channel": "webhook", "to": newHookReceiver(t).URL, "body": "b"})
+	appliancetest.Eventually(t, 10*time.Second, "the other waits for its account", func() bool {
+		v := show(t, n, b)
+		return v.Status == "queued" && v.Hold == "account_cap"
+	})
+	letGo()
+	awaitStatus(t, n, a, "delivered")
+	if v := awaitStatus(t, n, b, "delivered"); v.Hold != "" {
+		t.Errorf("once delivered it waits for %q", v.Hold)
+	}
+}

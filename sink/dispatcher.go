@@ -338,14 +338,18 @@ func (d *Dispatcher) drop(jobs ...*job) {
 }
 
 // Holds says what the log does not say of a message that the dispatcher has in
-// memory: whether it is queued or being sent, and since when the store has it. false:
-// it does not have it, or it ended without an attempt.
+// memory: whether it is queued, and then that it waits for others of its account, or
+// being sent; and since when the store has it. false: it does not have it, or it ended
+// without an attempt.
 func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	j := d.held[id]
 	if s.Status, held = j.statusLocked(); held {
 		s.StoredAt = j.since
+		if j.phase == waiting && j.account != nil && j.account.inflight >= d.delivery.PerAccount {
+			s.HoldReason = HoldCap
+		}
 	}
 	return s, held
 }
