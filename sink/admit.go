@@ -21,7 +21,7 @@ func (d *Dispatcher) validate(r *message.Record, present time.Time) {
 		why = d.cfg.Admit(r.Account, r.Channel)
 	}
 	if why == nil && sender != nil && !r.Test {
-		why = sender.Check(&r.Message)
+		why = d.checkSafely(sender, r)
 	}
 	switch {
 	case why != nil:
