@@ -254,12 +254,18 @@ func (h *whatsAppHook) Receive(ctx context.Context, signature string, body []byt
 	}
 	// What is not told when we fail, or crash, is told when Meta sends the reports
 	// again, which then change nothing any more.
+	if err := h.dispatcher.Reported(ctx, records); err != nil {
+		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
+	}
 	if err := h.dispatcher.Changed(ctx, records); err != nil {
 		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
 	}
 	again, err := h.repeated(ctx, reports, records)
 	if err != nil {
 		return fromStore(err)
+	}
+	if err := h.dispatcher.Reported(ctx, again); err != nil {
+		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)
 	}
 	if err := h.dispatcher.Callbacks(ctx, again); err != nil {
 		return fmt.Errorf("%w: %w", httpapi.ErrUnavailable, err)

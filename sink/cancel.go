@@ -45,29 +45,38 @@ func (d *Dispatcher) Cancel(ctx context.Context, id message.ID) (message.Record,
 }
 
 func (d *Dispatcher) cancel(ctx context.Context, id message.ID) (r message.Record, again bool, err error) {
-	entry, err := d.cfg.Journal.Lookup(id)
-	if errors.Is(err, ErrNotFound) {
+	r, again, err = d.end(ctx, id, canceledState)
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return d.canceledAlready(ctx, id)
+	case errors.Is(err, ErrTooLate) && r.Status == message.Canceled:
+		return r, false, nil
 	}
+	return r, again, err
+}
+
+// end gives a message that is not being sent the state that it ends with, durably,
+// wherever it is: in the queue, on its way there, or at rest in the log. It returns
+// the message as it then stands. again: it is just being moved. ErrNotFound: the log
+// does not have it any more; ErrTooLate.
+func (d *Dispatcher) end(ctx context.Context, id message.ID, end func(message.State, time.Time) message.State) (r message.Record, again bool, err error) {
+	entry, err := d.cfg.Journal.Lookup(id)
 	if err == nil {
 		r, err = entry.Record()
 	}
 	if err != nil {
-		return r, false, fmt.Errorf("cancel message %s: %w", id, err)
+		return r, false, fmt.Errorf("end message %s: %w", id, err)
 	}
-	switch {
-	case r.Status == message.Canceled:
-		return r, false, nil
-	case settledStatus(r.Status):
+	if settledStatus(r.Status) {
 		return r, false, ErrTooLate
 	}
-	v := &verdict{at: now(), end: canceledState}
+	v := &verdict{at: now(), end: end}
 	j, again, err := d.decide(&r, v)
 	if again || err != nil {
 		return r, again, err
 	}
 	before := r
-	r.State = canceledState(r.State, v.at)
+	r.State = v.end(r.State, v.at)
 	_, err = d.cfg.Journal.Recall(ctx, id, r.State.Append(nil))
 	if j != nil {
 		if err != nil {
@@ -86,7 +95,6 @@ func (d *Dispatcher) cancel(ctx context.Context, id message.ID) (r message.Recor
 		if taken {
 			return r, false, nil
 		}
-		return d.canceledAlready(ctx, id)
 	}
 	return r, false, err
 }

@@ -46,6 +46,9 @@
 // While the store is down (detour.go), what has no idempotency key is delivered
 // all the same, and its states are kept in the log.
 //
+// A provider's report of a message that waits to be tried once more, because nobody
+// knew how its attempt ended, shows that it was sent, and ends it (reported.go).
+//
 // A cancel (cancel.go) is decided under the lock that an attempt begins under,
 // and is durable in the log before it is answered.
 package sink

@@ -123,3 +123,86 @@ func TestReportsOvertakeTheSender(t *testing.T) {
 		t.Error("no report overtook its message: nothing is proved")
 	}
 }
+
+// TestReportedIsNotSentAgain: a message of whose attempt nobody knows how it ended is
+// tried once more, unless a report shows that it was sent: wherever it waits, also
+// after a restart.
+func TestReportedIsNotSentAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		report, busy, ill, restart bool
+	}{
+		"never":                     {},
+		"while it rests":            {report: true},
+		"while it rests, restarted": {report: true, restart: true},
+		"in the queue":              {report: true, busy: true},
+		"on a shelf":                {report: true, ill: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				var target message.ID
+				var p *plant
+				br := &breakers{}
+				tried := 0 // under the bubble's clock no two of these are at the same moment
+				svc := &service{script: func(ctx context.Context, d *sink.Delivery) (sink.Sent, error) {
+					if d.Record.ID != target {
+						pause(ctx, 25*time.Second)
+						return sink.Sent{}, nil
+					}
+					if tried++; d.Attempt > 1 {
+						return sink.Sent{}, nil
+					}
+					if c.busy { // these have the only worker next
+						p.email("b", message.Critical, 3)
+						pause(ctx, time.Second)
+					}
+					if c.ill {
+						br.mu.Lock()
+						br.open = true
+						br.mu.Unlock()
+					}
+					return sink.Sent{}, &sink.Unknown{Fault: sink.Fault{Failure: message.Failure{Code: "channel_timeout", Category: "channel"}}}
+				}}
+				p = newPlant(t, svc, func(cfg *sink.DispatcherConfig) {
+					cfg.Breakers, cfg.Delivery.Workers = br, 1
+					cfg.Delivery.BaseDelay, cfg.Delivery.MaxDelay = time.Hour, time.Hour // with full jitter: hardly less than the test looks at
+					if c.busy || c.ill {
+						cfg.Delivery.BaseDelay, cfg.Delivery.MaxDelay = time.Millisecond, time.Millisecond
+					}
+				})
+				target = p.email("a", message.Normal, 1)[0]
+				stop := p.start()
+				pause(context.Background(), 300*time.Millisecond)
+				if c.busy || c.ill {
+					pause(context.Background(), 3*time.Second)
+				}
+				if r, err := p.Lookup(target); err != nil || tried != 1 {
+					t.Fatalf("%v, %v, tried %d times: nothing is proved", r.ID, err, tried)
+				}
+				if c.report {
+					changed, err := p.store.Report(context.Background(), []message.Report{{Channel: message.ChannelEmail, ID: target, Status: message.Delivered, At: time.Now()}})
+					if err != nil || len(changed) != 1 {
+						t.Fatalf("report: %v, %v", changed, err)
+					}
+					if c.restart {
+						stop()
+						p.restart()
+						stop = p.start()
+						pause(context.Background(), 10*time.Millisecond)
+					}
+					if err := p.Reported(context.Background(), changed); err != nil {
+						t.Fatalf("reported: %v", err)
+					}
+				}
+				p.await(2 * time.Hour)
+				stop()
+				want, status := 2, message.Sent
+				if c.report {
+					want, status = 1, message.Delivered
+				}
+				if r := p.status(target); tried != want || r.Status != status || len(r.Attempts) != want {
+					t.Errorf("tried %v times, %v after %d attempts, want %d and %v", tried, r.Status, len(r.Attempts), want, status)
+				}
+			})
+		})
+	}
+}
