@@ -211,9 +211,13 @@ func (c *Channel) Send(ctx context.Context, d *sink.Delivery) (sink.Sent, error)
 		c.observe(ctx, end, 0, err)
 		return sink.Sent{}, err
 	}
-	enough := time.AfterFunc(drainTimeout, cancel)
-	drain(resp.Body)
-	enough.Stop()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		_ = resp.Body.Close() // it is the bare connection, which no context ends
+	} else {
+		enough := time.AfterFunc(drainTimeout, cancel)
+		drain(resp.Body)
+		enough.Stop()
+	}
 	err = judge(resp.StatusCode, d.Attempt, retryAfter(resp.Header, time.Now()))
 	c.observe(ctx, end, resp.StatusCode, err)
 	if err != nil {

@@ -99,6 +99,9 @@ type reply struct {
 
 func read(resp *http.Response, now time.Time) reply {
 	r := reply{status: resp.StatusCode, code: noCode, after: askedWait(resp.Header, now)}
+	if r.status == http.StatusSwitchingProtocols {
+		return r // its body would be the bare connection, which no context ends
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	var a answer
 	if err != nil || json.Unmarshal(bytes.TrimSpace(body), &a) != nil {
