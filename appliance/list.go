@@ -64,6 +64,9 @@ func (m *messages) answerWith(ids []message.ID) ([]byte, error) {
 // List returns messages by query, newest first, as they now are.
 func (m *messages) List(ctx context.Context, q message.Query) (message.Page, error) {
 	q.At = time.Now()
+	if q.Status == message.Sending { // of which the store hears only after it
+		return m.sending(ctx, q), nil
+	}
 	var listed message.Page
 	for rest := q; ; {
 		page, err := m.store.List(ctx, rest)
@@ -84,15 +87,7 @@ func (m *messages) List(ctx context.Context, q message.Query) (message.Page, err
 			break
 		}
 	}
-	if q.Status == message.Sending { // of which the store hears only after it
-		listed.Records = append(listed.Records, m.sending(ctx, q)...)
-		slices.SortFunc(listed.Records, func(x, y message.Record) int { return bytes.Compare(y.ID[:], x.ID[:]) })
-		listed.Records = slices.CompactFunc(listed.Records, func(x, y message.Record) bool { return x.ID == y.ID })
-	}
-	if len(listed.Records) > q.Limit {
-		listed.Records, listed.More = listed.Records[:q.Limit], true
-	}
-	return listed, nil
+	return upTo(listed, q.Limit), nil
 }
 
 // bringUp tells of records from the store what the nodes know whose they are.
@@ -136,10 +131,20 @@ func (m *messages) present(ids []message.ID) (records []message.Record, err erro
 }
 
 // sending lists what the nodes are sending.
-func (m *messages) sending(ctx context.Context, q message.Query) []message.Record {
+func (m *messages) sending(ctx context.Context, q message.Query) message.Page {
 	records := m.ofNodes(ctx, func(uint16) bool { return true }, callSending, func(uint16) any { return q },
 		func() ([]message.Record, error) { return m.present(m.sendingHere(q)) })
-	return slices.DeleteFunc(records, func(r message.Record) bool { return !q.Matches(&r) })
+	records = slices.DeleteFunc(records, func(r message.Record) bool { return !q.Matches(&r) })
+	slices.SortFunc(records, func(x, y message.Record) int { return bytes.Compare(y.ID[:], x.ID[:]) })
+	return upTo(message.Page{Records: records}, q.Limit)
+}
+
+// upTo cuts a page to its limit.
+func upTo(p message.Page, limit int) message.Page {
+	if len(p.Records) > limit {
+		p.Records, p.More = p.Records[:limit], true
+	}
+	return p
 }
 
 // sendingHere is what this node is sending of what the query selects: the newest,
