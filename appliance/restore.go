@@ -78,12 +78,15 @@ func Restore(ctx context.Context, cfg config.Config, file string) (wal.Summary, 
 	return s, err
 }
 
+// issuer is a store that knows how far a node's numbers have come.
+type issuer interface {
+	Issued(ctx context.Context, node uint16) (seq uint64, id message.ID, err error)
+}
+
 // issued asks a store how far this node's numbers have come: messages that were
 // accepted after the backup of the log may be in it, and a number must not stand
 // for two.
-func issued(ctx context.Context, store interface {
-	Issued(ctx context.Context, node uint16) (seq uint64, id message.ID, err error)
-}, node uint16) (since wal.Issued, err error) {
+func issued(ctx context.Context, store issuer, node uint16) (since wal.Issued, err error) {
 	since.Seq, since.ID, err = store.Issued(ctx, node)
 	return since, err
 }
@@ -107,22 +110,13 @@ func issuedByDatabase(ctx context.Context, cfg config.Config) (since wal.Issued,
 	case url == "":
 		return since, nil
 	}
-	store, err := postgres.New(postgres.Config{URL: url, MaxPoolSize: 1, ConnectionTimeout: cfg.Database.ConnectionTimeout, Retention: cfg.Database.Retention})
+	c := postgres.Config{URL: url, MaxPoolSize: 1, ConnectionTimeout: cfg.Database.ConnectionTimeout, Retention: cfg.Database.Retention}
+	err = askDatabase(ctx, c, restoreTimeout, func(ctx context.Context, store sink.Store) (err error) {
+		since, err = issued(ctx, store.(issuer), cfg.Node)
+		return err
+	})
 	if err != nil {
-		return since, err
-	}
-	run, stop := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() {
-		defer stop() // where repeating cures nothing, nothing is waited for
-		ended <- store.Run(run)
-	}()
-	if err = awaitUp(run, store, restoreTimeout); err == nil {
-		since, err = issued(ctx, store, cfg.Node)
-	}
-	stop()
-	if err = errors.Join(<-ended, store.Close(), err); err != nil {
-		return since, fmt.Errorf("ask the database how far this node's numbers have come (start it first; the restored log must go on behind them): %w", err)
+		return since, fmt.Errorf("how far have this node's numbers come? (start the database first; the restored log must go on behind them): %w", err)
 	}
 	return since, nil
 }

@@ -74,6 +74,10 @@ type Store interface {
 	// store does not have, ascending, at most limit of them.
 	Missing(ctx context.Context, node uint16, from, to uint64, limit int) ([]uint64, error)
 
+	// Numbered returns those of node's messages with these sequence numbers that
+	// the store has, ascending. It may read all of the store.
+	Numbered(ctx context.Context, node uint16, seqs []uint64) ([]Found, error)
+
 	// FirstSince returns the lowest sequence number of the messages of node that
 	// were accepted at t or later and are in the store; 0: there are none.
 	FirstSince(ctx context.Context, node uint16, t time.Time) (uint64, error)
@@ -88,6 +92,13 @@ type Store interface {
 
 	// Close releases what the store holds; Run must have returned.
 	Close() error
+}
+
+// Found is a message of which only the number was known.
+type Found struct {
+	Seq    uint64
+	ID     message.ID
+	Status message.Status
 }
 
 // EarlyReports is how long a store keeps a report of a message that it does not

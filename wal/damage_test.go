@@ -96,18 +96,20 @@ func openInChild(t *testing.T, dir string) opened {
 }
 
 // damagedWorld makes a log with tables, a .mem file, completions, parked
-// messages and keys, and returns a copy as of a kill, and what is in it. The
-// tide mark of the copy is as old as may be.
-func damagedWorld(t *testing.T) (dir string, whole opened) {
+// messages and keys, and returns a copy as of a kill, what is in it, and the id of
+// every number. The tide mark of the copy is as old as may be.
+func damagedWorld(t *testing.T) (dir string, whole opened, issued map[uint64]message.ID) {
 	t.Helper()
 	cfg := smallConfig(t)
 	l := openTest(t, cfg)
+	issued = map[uint64]message.ID{}
+	issue := func(r Receipt) { issued[r.Seq] = r.ID }
 	early, err := os.ReadFile(filepath.Join(cfg.Dir, tideName))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range damagedKeys {
-		mustAppend(t, l, keyed(i))
+		issue(mustAppend(t, l, keyed(i)))
 	}
 	var ms []*message.Message
 	for i := range 1400 {
@@ -117,6 +119,9 @@ func damagedWorld(t *testing.T) (dir string, whole opened) {
 		out := make([]Receipt, len(part))
 		if err := l.AppendBatch(t.Context(), part, out); err != nil {
 			t.Fatal(err)
+		}
+		for _, r := range out {
+			issue(r)
 		}
 	}
 	taken, err := l.Next(t.Context(), 500, 0)
@@ -130,7 +135,7 @@ func damagedWorld(t *testing.T) (dir string, whole opened) {
 		t.Fatal(err)
 	}
 	for i := range 60 { // in the .mem file, whatever was flushed
-		mustAppend(t, l, bigMessage(i, 1000))
+		issue(mustAppend(t, l, bigMessage(i, 1000)))
 	}
 	dir = crashCopy(t, cfg.Dir)
 	if err := os.WriteFile(filepath.Join(dir, tideName), early, 0o600); err != nil {
@@ -141,7 +146,7 @@ func damagedWorld(t *testing.T) (dir string, whole opened) {
 	if whole = openInChild(t, probe); whole.Err != "" || len(whole.Waiting) != 1460+damagedKeys-400 || whole.Parked != 100 {
 		t.Fatalf("%s; %d waiting, %d parked", whole.Err, len(whole.Waiting), whole.Parked)
 	}
-	return dir, whole
+	return dir, whole, issued
 }
 
 // places are offsets worth a flip: in a file's head, its body and its end, and
@@ -168,7 +173,7 @@ func places(t *testing.T, rnd *rand.Rand, path string) (at []int64) {
 
 func TestOneFlippedBitInAnyFileIsFoundOrHarmless(t *testing.T) {
 	t.Parallel()
-	dir, whole := damagedWorld(t)
+	dir, whole, issued := damagedWorld(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, 1))
@@ -187,7 +192,7 @@ func TestOneFlippedBitInAnyFileIsFoundOrHarmless(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/byte=%d,bit=%d", filepath.Base(name), at, bit), func(t *testing.T) {
 				hurt := crashCopy(t, dir)
 				flip(t, filepath.Join(dbDir(hurt), name), at, bit)
-				mustBeFoundOrHarmless(t, hurt, filepath.Base(name), whole)
+				mustBeFoundOrHarmless(t, hurt, filepath.Base(name), whole, issued)
 			})
 		}
 	}
@@ -196,7 +201,7 @@ func TestOneFlippedBitInAnyFileIsFoundOrHarmless(t *testing.T) {
 // mustBeFoundOrHarmless opens a copy of a damaged log. If that is refused,
 // Verify must say why and change nothing, and Salvage must get back all that it
 // does not name as lost.
-func mustBeFoundOrHarmless(t *testing.T, hurt, name string, whole opened) {
+func mustBeFoundOrHarmless(t *testing.T, hurt, name string, whole opened, issued map[uint64]message.ID) {
 	t.Helper()
 	got := openInChild(t, crashCopy(t, hurt))
 	if got.Err == "" {
@@ -220,17 +225,21 @@ func mustBeFoundOrHarmless(t *testing.T, hurt, name string, whole opened) {
 	if diff := cmp.Diff(before, fileSums(t, hurt)); diff != "" {
 		t.Fatalf("verify changed the log:\n%s", diff)
 	}
-	salvaged(t, hurt, before, whole)
+	salvaged(t, hurt, before, whole, issued)
 }
 
-func salvaged(t *testing.T, hurt string, before map[string]string, whole opened) {
+func salvaged(t *testing.T, hurt string, before map[string]string, whole opened, issued map[uint64]message.ID) {
 	t.Helper()
 	lost := map[uint64]bool{}
 	quarantine := filepath.Join(filepath.Dir(hurt), "quarantine")
-	unnamed := false
+	unnamed, byID := false, 0
 	s, err := Salvage(hurt, quarantine, func(f Finding) {
 		if f.Kind == FindMissing && f.Seq != 0 {
 			lost[f.Seq] = true
+			if !f.ID.IsZero() {
+				byID++
+			}
+			truly(t, f, issued[f.Seq])
 		}
 		unnamed = unnamed || f.Kind == FindShort
 	})
@@ -260,5 +269,18 @@ func salvaged(t *testing.T, hurt string, before map[string]string, whole opened)
 		t.Fatalf("number %d is issued again after %d", r.Seq, s.LastSeq)
 	}
 	closeTest(t, l)
-	t.Logf("%d recovered, %d missing, %d named", have, missing, len(lost))
+	t.Logf("%d recovered, %d missing, %d named, %d by id", have, missing, len(lost), byID)
+}
+
+// truly checks what a finding says of the id of a lost message.
+func truly(t *testing.T, f Finding, id message.ID) {
+	t.Helper()
+	switch {
+	case !f.ID.IsZero() && f.ID != id:
+		t.Errorf("number %d is said to be %s, it is %s", f.Seq, f.ID, id)
+	case f.ID.IsZero() && f.After.IsZero() && f.Before.IsZero():
+		t.Errorf("nothing is said of the id of number %d", f.Seq)
+	case f.ID.IsZero() && (f.After.Compare(id) >= 0 || !f.Before.IsZero() && f.Before.Compare(id) <= 0):
+		t.Errorf("number %d is said to be between %s and %s, it is %s", f.Seq, f.After, f.Before, id)
+	}
 }

@@ -33,7 +33,7 @@ func removeAll(t *testing.T, dir, pattern string) {
 // says what, and opens after Salvage, without the loss being counted as none.
 func TestLostAndCutFilesAreNamed(t *testing.T) {
 	t.Parallel()
-	dir, whole := damagedWorld(t)
+	dir, whole, issued := damagedWorld(t)
 	cut := func(name string, keep func(n int64) int64) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
 			t.Helper()
@@ -79,7 +79,7 @@ func TestLostAndCutFilesAreNamed(t *testing.T) {
 			if got := openInChild(t, crashCopy(t, hurt)); !strings.Contains(got.Err, loss.says) {
 				t.Errorf("the error is %q, want %q in it", got.Err, loss.says)
 			}
-			mustBeFoundOrHarmless(t, hurt, "", whole)
+			mustBeFoundOrHarmless(t, hurt, "", whole, issued)
 		})
 	}
 }

@@ -19,7 +19,10 @@ type Finding struct {
 	Where string     // the file or the key
 	Seq   uint64     // of the message, or 0
 	ID    message.ID // of the message, or zero
-	Text  string
+	// After and Before bound the ID of a message that Salvage cannot name: those of
+	// the nearest ones that it can. Zero: there is none on that side.
+	After, Before message.ID
+	Text          string
 }
 
 // String renders the finding in one line.

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
+
+	"forebay/wal/message"
 )
 
 // wreck is what can be read of a damaged log. It holds one small note for each
@@ -22,6 +24,7 @@ type wreck struct {
 	report func(Finding)
 	newest map[string]uint64 // key → newest version, shifted left, lowest bit: deleted
 	files  []wreckFile
+	names  names
 }
 
 type wreckFile struct {
@@ -33,7 +36,8 @@ func newWreck(report func(Finding)) *wreck {
 	return &wreck{report: report, newest: map[string]uint64{}}
 }
 
-// collect notes the newest version of every key, over all files: the database's
+// collect notes the newest version of every key, and the number and id of every
+// record, also of those that are complete, over all files: the database's
 // own and the copies in SUSPECT.
 func (w *wreck) collect(dir string) error {
 	for _, d := range []string{dbDir(dir), filepath.Join(dir, suspectName)} {
@@ -61,6 +65,11 @@ func (w *wreck) collect(dir string) error {
 		}
 		if key := string(e.key); v > w.newest[key] {
 			w.newest[key] = v
+		}
+		if id, err := recordID(e.key); err == nil && !e.deleted {
+			if seq, _, err := openRecord(e.value, id); err == nil {
+				w.names.know(seq, id)
+			}
 		}
 		return nil
 	})
@@ -136,6 +145,7 @@ func (w *wreck) rebuild(dir string, mark tide, s *Summary) (err error) {
 	if err != nil {
 		return err
 	}
+	w.names.know(mark.Seq, mark.ID)
 	b := &rebuilder{wreck: w, out: db.NewWriteBatch(), there: newCensus(), done: map[uint64]*bitmap{}, head: head{seq: mark.Seq, id: mark.ID}}
 	err = w.each(b.add)
 	if err == nil {
@@ -175,9 +185,15 @@ func (b *rebuilder) add(e rawEntry) error {
 	case prefixMessage, prefixParked:
 		return b.record(e)
 	case prefixProgress:
+		if len(e.key) == 1+idSize {
+			b.wreck.names.other = append(b.wreck.names.other, message.ID(e.key[1:]))
+		}
 		_, _, err = openProgress(e.value, e.key)
 	case prefixKey:
-		_, err = openClaim(e.value, e.key)
+		var c claim
+		if c, err = openClaim(e.value, e.key); err == nil {
+			b.wreck.names.other = append(b.wreck.names.other, c.id)
+		}
 	case prefixMeta:
 		return b.meta(e)
 	default:
@@ -203,9 +219,13 @@ func (b *rebuilder) record(e rawEntry) error {
 	}
 	if err != nil {
 		b.wreck.report(Finding{Kind: FindDamaged, ID: id, Text: err.Error()})
+		b.wreck.names.live = append(b.wreck.names.live, id)
 		return nil
 	}
 	b.old.seq = max(b.old.seq, seq)
+	if id.Compare(b.old.id) > 0 {
+		b.old.id = id
+	}
 	b.count.live++
 	if e.key[0] == prefixParked {
 		b.count.parked++
@@ -226,8 +246,12 @@ func (b *rebuilder) meta(e rawEntry) error {
 			b.wreck.report(Finding{Kind: FindDamaged, Where: "head", Text: err.Error()})
 			return nil
 		}
+		b.wreck.names.know(h.seq, h.id)
 		b.old.seq, b.old.done = max(b.old.seq, h.seq), max(b.old.done, h.done)
 		b.head.seq = max(b.head.seq, h.seq)
+		if h.id.Compare(b.old.id) > 0 {
+			b.old.id = h.id
+		}
 		if h.id.Compare(b.head.id) > 0 {
 			b.head.id = h.id
 		}
@@ -256,10 +280,8 @@ func (b *rebuilder) meta(e rawEntry) error {
 // chunks of which something is left: of the others nothing is known but how
 // many were complete.
 func (b *rebuilder) finish(s *Summary) error {
-	lose := func(seq uint64) {
-		s.Lost++
-		b.wreck.report(Finding{Kind: FindMissing, Seq: seq, Text: "accepted, not known to be complete, and not readable"})
-	}
+	var lost []uint64
+	lose := func(seq uint64) { lost = append(lost, seq) }
 	known := map[uint64]bool{}
 	for chunk := range b.there.seen {
 		known[chunk] = true
@@ -272,14 +294,21 @@ func (b *rebuilder) finish(s *Summary) error {
 	for _, chunk := range slices.Sorted(maps.Keys(known)) {
 		were += b.lost(chunk, lose)
 	}
+	b.wreck.names.sort()
+	for _, f := range b.wreck.names.name(lost) {
+		s.Lost++
+		b.wreck.report(f)
+	}
 	if were > b.old.done && b.old.done > 0 {
 		s.Lost += int(were - b.old.done)
 		b.wreck.report(Finding{Kind: FindMissing, Text: fmt.Sprintf("about %d more, of which nothing but their count is left", were-b.old.done)})
 	}
 	if n := b.head.seq - min(b.head.seq, b.old.seq); n > 0 {
 		s.Lost += int(n)
-		b.wreck.report(Finding{Kind: FindShort, Text: fmt.Sprintf(
-			"the log ends at number %d, its tide mark stands at %d: the %d between are lost, if they were not complete", b.old.seq, b.head.seq, n)})
+		f := Finding{Kind: FindShort, After: b.old.id, Before: b.head.id}
+		f.Text = fmt.Sprintf("the log ends at number %d, its tide mark stands at %d: the %d between are lost, if they were not complete%s",
+			b.old.seq, b.head.seq, n, f.accepted())
+		b.wreck.report(f)
 	}
 	return b.settle(known, s)
 }

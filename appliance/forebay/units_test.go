@@ -2,15 +2,21 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"forebay/appliance/config"
+	"forebay/sink"
+	"forebay/wal"
+	"forebay/wal/message"
 )
 
 func TestParseMoment(t *testing.T) {
@@ -76,5 +82,32 @@ func TestShellQuoteAndReachable(t *testing.T) {
 func TestVisible(t *testing.T) {
 	if got := visible("a\x1b[2J\tb\u202ec\n"); got != "a�[2J�b�c�" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestLostMessagesInTheStore: salvage names a lost message by what the store knows
+// of it, and does not count it as lost where nothing more has to be done for it.
+func TestLostMessagesInTheStore(t *testing.T) {
+	a, b, c := message.NewID(1, 0, 1, 1, 1), message.NewID(2, 0, 1, 1, 2), message.NewID(3, 0, 1, 1, 3)
+	r := logReport{Directory: "wal", Quarantine: "aside", Lost: 3}
+	for _, f := range []wal.Finding{{Kind: wal.FindMissing, Seq: 1, After: a}, {Kind: wal.FindDamaged, ID: b}, {Kind: wal.FindMissing, Seq: 2, ID: b},
+		{Kind: wal.FindMissing, Seq: 3, After: a, Before: c}, {Kind: wal.FindMissing, Text: "about 7 more"}} {
+		r.add(f)
+	}
+	r.askStore(func(seqs []uint64) ([]sink.Found, error) {
+		if !slices.Equal(seqs, []uint64{1, 2, 3}) {
+			t.Errorf("asked for %v", seqs)
+		}
+		return []sink.Found{{Seq: 1, ID: a, Status: message.Delivered}, {Seq: 2, ID: b, Status: message.Queued}}, errors.New("a\nb")
+	})
+	var out strings.Builder
+	if err := (&app{stdout: &out, output: "text"}).printReport(r); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"not lost: the store has it as delivered +" + a.String() + " +number 1\n", "the store has it as queued, and nothing will deliver it +" + b.String() + " +number 2\n",
+		a.String() + " < id < " + c.String() + " +number 3\n", "\nlost +2\n", "\nnot lost +1, which", "could not be asked for the lost ones: a; b\n"} {
+		if !regexp.MustCompile(want).MatchString(out.String()) {
+			t.Errorf("want %q in\n%s", want, out.String())
+		}
 	}
 }

@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"forebay/appliance"
 	"forebay/httpapi/admin"
+	"forebay/sink"
 	"forebay/wal"
+	"forebay/wal/message"
 )
 
 func (a *app) walCommand() *cobra.Command {
@@ -26,7 +30,11 @@ type finding struct {
 	Where string `json:"where"`
 	Seq   uint64 `json:"seq,omitzero"`
 	ID    string `json:"id,omitzero"`
-	Text  string `json:"text"`
+	// Of a lost message that has no ID here: those of the nearest ones that do.
+	After  string `json:"after_id,omitzero"`
+	Before string `json:"before_id,omitzero"`
+	Stored string `json:"stored,omitzero"` // its status in the store, if it is there
+	Text   string `json:"text"`
 }
 
 // logReport is the answer of wal verify, wal salvage and restore.
@@ -40,15 +48,60 @@ type logReport struct {
 	Findings   []finding `json:"findings"`
 	Grave      int       `json:"grave"` // findings that keep the log from opening
 	Lost       int       `json:"lost,omitzero"`
+	InStore    int       `json:"in_store,omitzero"`    // of the lost ones: final in the store, so not lost
+	StoreError string    `json:"store_error,omitzero"` // why the store could not be asked
 	Quarantine string    `json:"quarantine,omitzero"`
 }
 
 func (r *logReport) add(f wal.Finding) {
-	id := ""
-	if !f.ID.IsZero() {
-		id = f.ID.String()
+	text := func(id message.ID) string {
+		if id.IsZero() {
+			return ""
+		}
+		return id.String()
 	}
-	r.Findings = append(r.Findings, finding{Kind: string(f.Kind), Where: f.Where, Seq: f.Seq, ID: id, Text: f.Text})
+	r.Findings = append(r.Findings, finding{Kind: string(f.Kind), Where: f.Where, Seq: f.Seq, ID: text(f.ID), After: text(f.After), Before: text(f.Before), Text: f.Text})
+}
+
+// askStore looks the lost numbers up in the store, which may have them, and then
+// knows their ids.
+func (r *logReport) askStore(ask func(seqs []uint64) ([]sink.Found, error)) {
+	lost := map[uint64]*finding{}
+	for i, f := range r.Findings {
+		if f.Kind == string(wal.FindMissing) && f.Seq != 0 {
+			lost[f.Seq] = &r.Findings[i]
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	found, err := ask(slices.Sorted(maps.Keys(lost)))
+	if err != nil {
+		r.StoreError = oneLine(err.Error())
+	}
+	for _, m := range found {
+		f := lost[m.Seq]
+		f.ID, f.After, f.Before, f.Stored = m.ID.String(), "", "", m.Status.String()
+		if f.Text = "the store has it as " + f.Stored + ", and nothing will deliver it"; m.Status.Final() {
+			f.Text = "not lost: the store has it as " + f.Stored
+			r.InStore++
+		}
+	}
+}
+
+// name is what is known of the id of the message of a finding.
+func (f finding) name() string {
+	switch {
+	case f.ID != "":
+		return f.ID
+	case f.After != "" && f.Before != "":
+		return f.After + " < id < " + f.Before
+	case f.After != "":
+		return "id > " + f.After
+	case f.Before != "":
+		return "id < " + f.Before
+	}
+	return ""
 }
 
 func (r *logReport) summarize(s wal.Summary) {
@@ -64,7 +117,7 @@ func (a *app) printReport(r logReport) error {
 			if f.Seq != 0 {
 				number = fmt.Sprintf("number %d", f.Seq)
 			}
-			row(w, f.Kind, f.Where, f.Text, f.ID, number)
+			row(w, f.Kind, f.Where, f.Text, f.name(), number)
 		}
 		row(w, "log", fmt.Sprintf("%s, node %d", r.Directory, r.Node))
 		row(w, "last number", r.LastSeq)
@@ -73,7 +126,13 @@ func (a *app) printReport(r logReport) error {
 		row(w, "findings", fmt.Sprintf("%d, of these %d grave", len(r.Findings), r.Grave))
 		if r.Quarantine != "" {
 			row(w, "damaged log", r.Quarantine)
-			row(w, "lost", r.Lost)
+			row(w, "lost", r.Lost-r.InStore)
+			if r.InStore > 0 {
+				row(w, "not lost", fmt.Sprintf("%d, which are final in the store", r.InStore))
+			}
+			if r.StoreError != "" {
+				row(w, "store", "could not be asked for the lost ones: "+r.StoreError)
+			}
 		}
 	})
 }
@@ -133,7 +192,7 @@ func (a *app) walSalvageCommand() *cobra.Command {
 	var quarantine string
 	cmd := &cobra.Command{Use: "salvage [DIR]", Short: "Rebuild a damaged log from what can be read, and keep the damaged one", Args: atMostOne("DIR")}
 	cmd.Flags().StringVar(&quarantine, "quarantine", "", "`DIR` to move the damaged log to (default: beside it)")
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dir, err := a.logDir(args)
 		if err != nil {
 			return err
@@ -151,6 +210,18 @@ func (a *app) walSalvageCommand() *cobra.Command {
 			return fmt.Errorf("salvage log: %w", err)
 		}
 		report.summarize(summary)
+		if len(args) == 0 { // else whose log that is, and with which store, is not known
+			report.askStore(func(seqs []uint64) ([]sink.Found, error) {
+				c, sources, err := a.config()
+				if err == nil {
+					err = c.ReadDatabaseURL(sources)
+				}
+				if err != nil {
+					return nil, err
+				}
+				return appliance.Stored(cmd.Context(), c, summary.Node, seqs)
+			})
+		}
 		return a.printReport(report)
 	}
 	return cmd

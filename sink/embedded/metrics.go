@@ -18,7 +18,7 @@ type metrics struct {
 }
 
 // queryNames are the calls, but for inserts, whose duration is measured.
-var queryNames = [...]string{"get", "list", "count", "missing", "first_since", "issued", "scrub", "update", "report",
+var queryNames = [...]string{"get", "list", "count", "missing", "first_since", "issued", "numbered", "scrub", "update", "report",
 	"unreported", "usage", "tidy"}
 
 func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {

@@ -2,9 +2,11 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
 
+	"forebay/sink"
 	"forebay/wal/message"
 )
 
@@ -34,4 +36,38 @@ func (s *Store) Issued(ctx context.Context, node uint16) (seq uint64, id message
 		return rows.Err()
 	})
 	return seq, id, err
+}
+
+// Numbered implements sink.Store.
+func (s *Store) Numbered(ctx context.Context, node uint16, seqs []uint64) (found []sink.Found, err error) {
+	numbers := make([]int64, len(seqs))
+	for i, seq := range seqs {
+		numbers[i], _ = seqRange(seq, seq)
+	}
+	err = s.do(ctx, "numbered", func(ctx context.Context, conn *pgx.Conn) error {
+		found = found[:0]
+		rows, err := conn.Query(ctx, `/* numbered */ SELECT seq, id, status FROM messages WHERE node = $1 AND seq = ANY($2)
+			UNION ALL SELECT seq, id, 'failed' FROM set_aside s WHERE node = $1 AND seq = ANY($2)
+				AND NOT EXISTS (SELECT FROM messages m WHERE m.id = s.id) ORDER BY seq`, int32(node), numbers)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var number int64
+			var raw [16]byte
+			var status string
+			if err := rows.Scan(&number, &raw, &status); err != nil {
+				return &answerError{err}
+			}
+			f := sink.Found{Seq: uint64(number), ID: message.ID(raw)}
+			var known bool
+			if f.Status, known = message.ParseStatus(status); !known {
+				return &answerError{fmt.Errorf("status %q is not known", status)}
+			}
+			found = append(found, f)
+		}
+		return rows.Err()
+	})
+	return found, err
 }

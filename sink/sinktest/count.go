@@ -3,6 +3,7 @@ package sinktest
 import (
 	"context"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -118,5 +119,35 @@ func (s *suite) testFirstSince(t *testing.T) {
 		if got != c.want {
 			t.Errorf("first of node %d since %v = %d, want %d", c.node.number, c.t, got, c.want)
 		}
+	}
+}
+
+// testNumbered: numbers lead to the messages that were accepted with them, of that
+// node alone.
+func (s *suite) testNumbered(t *testing.T) {
+	n, other := s.node(), s.node()
+	account := s.account()
+	var batch []message.Record
+	byNumber := map[uint64]message.ID{}
+	for i := range 50 {
+		m := plain(account)
+		if i == 7 {
+			m.Channel = message.ChannelEmail
+		}
+		r := n.accept(m)
+		byNumber[r.Seq] = r.ID
+		if i%10 != 9 {
+			batch = append(batch, r)
+		}
+		batch = append(batch, other.accept(plain(account)))
+	}
+	s.insert(t, batch...)
+	got, err := s.store.Numbered(context.Background(), n.number, []uint64{41, 8, 10, 1, 5000})
+	want := []sink.Found{{Seq: 1, ID: byNumber[1], Status: message.Stored}, {Seq: 8, ID: byNumber[8], Status: message.Queued}, {Seq: 41, ID: byNumber[41], Status: message.Stored}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if got, err := s.store.Numbered(context.Background(), n.number, nil); err != nil || len(got) != 0 {
+		t.Errorf("of no numbers: %v, %v", got, err)
 	}
 }

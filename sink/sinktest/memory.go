@@ -1,8 +1,10 @@
 package sinktest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,6 +183,21 @@ func (m *Memory) Missing(ctx context.Context, node uint16, from, to uint64, limi
 		}
 	}
 	return missing, nil
+}
+
+// Numbered implements sink.Store.
+func (m *Memory) Numbered(ctx context.Context, node uint16, seqs []uint64) (found []sink.Found, err error) {
+	if err := m.enter(ctx, "numbered"); err != nil {
+		return nil, err
+	}
+	defer m.mu.Unlock()
+	for _, r := range m.records {
+		if r.ID.Node() == node && slices.Contains(seqs, r.Seq) {
+			found = append(found, sink.Found{Seq: r.Seq, ID: r.ID, Status: r.Status})
+		}
+	}
+	slices.SortFunc(found, func(a, b sink.Found) int { return cmp.Compare(a.Seq, b.Seq) })
+	return found, nil
 }
 
 // FirstSince returns the lowest sequence number among the messages that node

@@ -64,6 +64,7 @@ func StoreSuite(t *testing.T, open func(t *testing.T) sink.Store, opts ...Option
 	t.Run("life model", s.testLifeModel)
 	t.Run("count", s.testCount)
 	t.Run("missing", s.testMissing)
+	t.Run("numbered", s.testNumbered)
 	t.Run("first since", s.testFirstSince)
 	t.Run("concurrent inserts", s.testConcurrentInserts)
 	t.Run("canceled", s.testCanceled)
