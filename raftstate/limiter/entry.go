@@ -102,7 +102,11 @@ func (e *entry) takeLocked(n int64, now time.Duration) int64 {
 
 // lowLocked reports whether it is time to ask, or to report.
 func (e *entry) lowLocked() bool {
-	return e.left*3 <= e.stock || e.spent >= max(1, e.limits.Rate/reportParts)
+	parts := int64(calmReportParts)
+	if e.remaining < e.limits.Rate/2 {
+		parts = reportParts
+	}
+	return e.left*3 <= e.stock || e.spent >= max(1, e.limits.Rate/parts)
 }
 
 // prepareLocked makes what goes to the group. What it gives up is gone before

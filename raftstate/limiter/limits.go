@@ -48,7 +48,10 @@ const DefaultWindow = time.Minute
 const (
 	subWindows  = 128 // what is spent is kept in so many parts of the window
 	reportParts = 256 // a node reports at the latest after so small a part of Rate
-	floorParts  = 10  // one in so many tokens of Rate stands ready on the nodes
+	// calmReportParts is the same while more than half of Rate is left: nobody is
+	// near the limit, and to know exactly is not worth a command.
+	calmReportParts = 16
+	floorParts      = 10 // one in so many tokens of Rate stands ready on the nodes
 )
 
 // hold is how long a spent token counts, in ms; see the package comment.
