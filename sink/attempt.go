@@ -143,6 +143,8 @@ func (o *outlet) judge(ctx context.Context, j *job, r result) {
 	switch {
 	case r.err == nil:
 		o.succeeded(ctx, j, r)
+	case uncalled(r.err):
+		o.postponed(ctx, j)
 	case errors.As(r.err, &permanent):
 		o.lost(ctx, j, r, outcomePermanent, permanent.Failure, false)
 	case errors.As(r.err, &throttled):
@@ -229,6 +231,16 @@ func (o *outlet) again(ctx context.Context, j *job, r result, outcome string, wh
 	s.Error = &why
 	j.become(s)
 	o.hold(ctx, j, HoldRetry, time.Now().Add(max(backoff.Delay(r.n, rand.Uint64()), floor)))
+}
+
+// postponed parks a message of which no attempt could be made.
+func (o *outlet) postponed(ctx context.Context, j *job) {
+	o.d.mu.Lock()
+	backoff := Backoff{o.d.delivery.BaseDelay, o.d.delivery.MaxDelay}
+	o.d.mu.Unlock()
+	// A step further than a retry, so that it is never at once.
+	delay := backoff.Base + backoff.Delay(attemptsOf(&j.rec.State)+2, rand.Uint64())
+	o.hold(ctx, j, HoldRetry, time.Now().Add(delay))
 }
 
 // throttled slows down what the service asked to, and gives the attempt back.

@@ -61,6 +61,9 @@ type Fault struct {
 	// Neutral: this is no evidence that the service is ill, so its breaker does
 	// not count it (a bad recipient, a bad body, a throttle).
 	Neutral bool
+	// Uncalled: nothing was asked of the service, for something of ours was not at
+	// hand. No attempt was made, and none is used up; the message waits a little.
+	Uncalled bool
 	// Cause is for the log only; may be nil.
 	Cause error
 }

@@ -112,6 +112,29 @@ func TestStoppedChannelGoesOn(t *testing.T) {
 	}
 }
 
+// TestNoAttemptIsUsedUp: while what a channel needs of ours is not at hand, messages
+// wait, however often that is found, and lose no attempt.
+func TestNoAttemptIsUsedUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var calls int
+		began := time.Now()
+		svc := &service{script: func(context.Context, *sink.Delivery) (sink.Sent, error) {
+			if calls++; time.Since(began) < 10*time.Minute {
+				return sink.Sent{}, &sink.Transient{Fault: sink.Fault{Uncalled: true, Failure: message.Failure{Code: "channel_unavailable", Category: "channel"}}}
+			}
+			return sink.Sent{}, nil
+		}}
+		p := newPlant(t, svc, func(c *sink.DispatcherConfig) { c.Delivery.MaxAttempts, c.Delivery.Workers = 2, 1 })
+		id := p.email("a", message.Normal, 1)[0]
+		stop := p.start()
+		p.await(time.Hour)
+		stop()
+		if r := p.status(id); r.Status != message.Sent || len(r.Attempts) != 1 || r.Attempts[0].N != 1 || calls < 10 || calls > 700 {
+			t.Errorf("it is %v after %d calls, with attempts %+v", r.Status, calls, r.Attempts)
+		}
+	})
+}
+
 // TestCallsAreBounded: a channel with few connections is not given more messages than
 // these, so that none waits for one until its attempt is over, and lost.
 func TestCallsAreBounded(t *testing.T) {

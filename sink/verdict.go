@@ -62,13 +62,19 @@ func knowsUs(err error) bool {
 	return err == nil || errors.As(err, &permanent) && permanent.Failure.ChannelCode != ""
 }
 
+// uncalled reports whether no attempt was made at all.
+func uncalled(err error) bool {
+	var f interface{ fault() *Fault }
+	return errors.As(err, &f) && f.fault().Uncalled
+}
+
 // verdictOf says what an outcome means for the service's health.
 func verdictOf(err error) Verdict {
 	if err == nil {
 		return Success
 	}
 	var f interface{ fault() *Fault }
-	if errors.As(err, &f) && f.fault().Neutral {
+	if errors.As(err, &f) && (f.fault().Neutral || f.fault().Uncalled) {
 		return Neutral
 	}
 	return Failure

@@ -146,9 +146,9 @@ func (s *sender) post(ctx context.Context, target string, n Notification) error 
 		return fmt.Errorf("send the alert: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // so that the connection can be used again
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return fmt.Errorf("send the alert: the receiver answers %d", resp.StatusCode)
 	}
+	_, _ = io.CopyN(io.Discard, resp.Body, 4096) // so that the connection can be used again
 	return nil
 }

@@ -123,7 +123,7 @@ func (c *Channel) begin() bool {
 
 // Send implements sink.Channel.
 func (c *Channel) Send(ctx context.Context, d *sink.Delivery) (sink.Sent, error) {
-	local := sink.Fault{Neutral: true, Failure: unavailable}
+	local := sink.Fault{Neutral: true, Uncalled: true, Failure: unavailable}
 	if !c.begin() {
 		return sink.Sent{}, &sink.Transient{Fault: local}
 	}

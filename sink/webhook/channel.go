@@ -233,6 +233,7 @@ func (c *Channel) request(ctx context.Context, d *sink.Delivery, u *url.URL) (*h
 	local := sink.Fault{Neutral: true, Cause: err, Failure: message.Failure{Code: "channel_unavailable", Category: "channel", Retryable: true,
 		Message: "The signing secret is not at hand."}}
 	if err != nil {
+		local.Uncalled = true // the group has no leader to make the account's first secret
 		return nil, nil, &sink.Transient{Fault: local}
 	}
 	if len(secrets) == 0 {
