@@ -144,7 +144,7 @@ func (a *Appliance) listen() (err error) {
 		return err
 	}
 	if limit < a.cfg.HTTP.MaxConnections {
-		a.logger.Info("fewer connections than configured: the file limit of the process allows no more", "max_connections", limit, "configured", a.cfg.HTTP.MaxConnections)
+		a.logger.Info("fewer connections than configured: the file limit of the process or memory.limit allows no more", "max_connections", limit, "configured", a.cfg.HTTP.MaxConnections)
 	}
 	inner, err := a.listenOn("api", a.cfg.HTTP.Listen)
 	if err != nil {

@@ -3,7 +3,7 @@ import { el, say, svg } from "./dom.js";
 import { clock } from "./words.js";
 
 const minute = 60, gap = 12; // s: points further apart are not joined
-const pad = { top: 10, right: 8, bottom: 22, left: 46 };
+const pad = { top: 10, right: 8, bottom: 22, left: 54 };
 
 /**
  * Chart draws series of points {t, v: {column: value}}. A series is {column, name,

@@ -30,7 +30,7 @@ export function bytes(n) {
 export function took(s) {
   if (!(s > 0)) return "0 ms";
   if (s < 0.001) return Math.round(s * 1e6) + " µs";
-  if (s < 1) return (s < 0.01 ? (s * 1000).toFixed(1) : Math.round(s * 1000)) + " ms";
+  if (s < 1) return (s < 0.01 ? trim(s * 1000) : Math.round(s * 1000)) + " ms";
   if (s < 10) return s.toFixed(1) + " s";
   if (s < 120) return Math.round(s) + " s";
   if (s < 7200) return Math.round(s / 60) + " min";
@@ -38,7 +38,7 @@ export function took(s) {
   return Math.round(s / 86400) + " days";
 }
 
-export const percent = (x) => (x > 0 && x < 0.0995 ? (100 * x).toFixed(1) : Math.round(100 * x)) + " %";
+export const percent = (x) => (x > 0 && x < 0.0995 ? trim(100 * x) : Math.round(100 * x)) + " %";
 export const clock = (t) => new Date(t).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hour12: false });
 export const moment = (t) => new Date(t).toLocaleString([], { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 export const plural = (n, one, many) => count(n) + " " + (Math.round(n) === 1 ? one : many);
