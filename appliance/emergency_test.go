@@ -15,8 +15,9 @@ import (
 // TestEmergencyProcedures walks, on a real process and with the manual's own
 // commands (packaging/doc/emergency.md), what an operator does about a leaked
 // key, a client that runs away, a leaked webhook secret and a service that must
-// not be called. The disk and the configuration have tests of their own
-// (TestAlertsOfAFullDisk, TestReloadCommands).
+// not be called. The rest has tests of its own
+// (TestAlertsOfAFullDisk, TestReloadCommands, TestDamagedLogProcedure,
+// TestLostQuorumProcedure, TestDatabaseGoneProcedure).
 func TestEmergencyProcedures(t *testing.T) {
 	t.Parallel()
 	p := appliancetest.StartProcess(t, filepath.Join(t.TempDir(), "data"))

@@ -96,7 +96,11 @@ func (a *app) auditCommand() *cobra.Command {
 		}
 		err = a.print(x, func(w io.Writer) {
 			row(w, "node", x.Node)
-			row(w, "numbers", fmt.Sprintf("%d to %d", x.From, x.To))
+			numbers := "none"
+			if x.To >= x.From {
+				numbers = fmt.Sprintf("%d to %d", x.From, x.To)
+			}
+			row(w, "numbers", numbers)
 			row(w, "accepted", x.Accepted)
 			row(w, "stored", x.Stored)
 			row(w, "final", x.Final)
@@ -107,7 +111,7 @@ func (a *app) auditCommand() *cobra.Command {
 			row(w, "missing", x.Missing)
 		})
 		if err == nil && x.Missing > 0 {
-			err = fmt.Errorf("%d accepted messages are in neither log nor store, the first with number %v; stop the appliance and run `forebay wal verify`", x.Missing, first(x.MissingNumbers))
+			err = fmt.Errorf("%d accepted messages are in neither log nor store, the first with number %v; was the database restored from a backup? Else stop the appliance and run `forebay wal verify`", x.Missing, first(x.MissingNumbers))
 		}
 		return err
 	})
