@@ -48,7 +48,8 @@ func (a *Appliance) answerLists() {
 	})
 }
 
-// answerWith is those of the messages that are in this node's log.
+// answerWith is those of the messages that are in this node's log, without what they
+// say: no list tells that, and much would have to travel.
 func (m *messages) answerWith(ids []message.ID) ([]byte, error) {
 	records, err := m.present(ids)
 	if err != nil {
@@ -56,6 +57,8 @@ func (m *messages) answerWith(ids []message.ID) ([]byte, error) {
 	}
 	answers := make([]messageAnswer, len(records))
 	for i := range records {
+		m := &records[i].Message
+		m.Subject, m.Body, m.HTML, m.Template = "", "", "", nil
 		answers[i] = answerOf(&records[i])
 	}
 	return json.Marshal(answers)

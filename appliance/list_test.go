@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,4 +162,19 @@ func TestClusterListTellsWhatIsTrueNow(t *testing.T) {
 			t.Errorf("%s: want (-), listed by status (+):\n%s", n.URL, diff)
 		}
 	}
+
+	// What they say does not travel: this would be more than a node may answer.
+	large := strings.Repeat("x", 200<<10)
+	for range 90 {
+		post(t, c.Nodes[1], map[string]any{"channel": "webhook", "to": r.URL + "/x", "body": large, "client_ref": "large"})
+	}
+	appliancetest.Eventually(t, 30*time.Second, "another node knows what they wait for", func() bool {
+		waiting := 0
+		for _, text := range listed(t, c.Nodes[2], url.Values{"client_ref": {"large"}, "status": {"queued"}, "limit": {"100"}}) {
+			if strings.Contains(text, `"hold_reason":`) {
+				waiting++
+			}
+		}
+		return waiting == 90
+	})
 }
