@@ -2,6 +2,7 @@ package sink
 
 import (
 	"fmt"
+	"hash/fnv"
 	"testing"
 	"time"
 
@@ -78,5 +79,28 @@ func TestIndex(t *testing.T) {
 	x.remove(b.name, b.hash)
 	if len(x.named)+len(x.hashed) != 0 {
 		t.Errorf("after both are gone: %+v", x)
+	}
+}
+
+// TestShelvesOfHostsAreApart: names that share 48 bits of an FNV hash, which are found
+// in seconds, share no shelf.
+func TestShelvesOfHostsAreApart(t *testing.T) {
+	for a, b := range map[string]string{
+		"webhook:9af1b34571dffa1f.example:443": "webhook:8fccd3277c8ee60e.example:443",
+		"webhook:2ff51b25e5ce5c0b.example:443": "webhook:27cb392a963a6f89.example:443",
+	} {
+		weak := func(name string) uint64 {
+			h := fnv.New64a()
+			h.Write([]byte(name))
+			return h.Sum64() << 16
+		}
+		if weak(a) != weak(b) {
+			t.Errorf("%s and %s share no hash: nothing is proved", a, b)
+		}
+		for _, p := range []message.Priority{message.Critical, message.Low} {
+			if shelfID(message.ChannelWebhook, kindHost, p, hashOf(a)) == shelfID(message.ChannelWebhook, kindHost, p, hashOf(b)) {
+				t.Errorf("%s and %s share a shelf", a, b)
+			}
+		}
 	}
 }

@@ -2,7 +2,8 @@ package sink
 
 import (
 	"context"
-	"hash/fnv"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"time"
 
@@ -26,10 +27,11 @@ func shelfID(c message.Channel, kind uint64, p message.Priority, hash uint64) ui
 	return uint64(c)<<56 | kind<<52 | uint64(p)<<48 | hash&(1<<48-1)
 }
 
+// hashOf is a part of SHA-256: clients choose hosts, and one who could make two names
+// share a shelf would have another's messages wait behind those to a dead host.
 func hashOf(name string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(name)) // never fails
-	return h.Sum64() & (1<<48 - 1)
+	sum := sha256.Sum256([]byte(name))
+	return binary.BigEndian.Uint64(sum[:]) >> 16
 }
 
 // shelf is what is known of one that is not empty.
