@@ -21,16 +21,19 @@ const batchOut = 16 << 10
 // submitBatch takes any number of messages, one a line: POST /v1/messages/batch.
 func (a *API) submitBatch(x *exchange) error {
 	from, pass, err := a.letIn(x, typeNDJSON)
+	defer leave(pass)
+	// Also for a refusal, which net/http would keep back until the body has come: of a
+	// stream that may be never.
+	control := http.NewResponseController(x.w)
+	duplex := control.EnableFullDuplex()
 	if err != nil {
 		return err
 	}
-	defer leave(pass)
-	b := &batch{api: a, x: x, pass: pass, checked: x.start, control: http.NewResponseController(x.w), queue: newLineQueue(),
-		from: from}
-	b.deadline.control, b.deadline.timeout = b.control, a.cfg.StreamTimeout
-	if err := b.control.EnableFullDuplex(); err != nil {
-		return fmt.Errorf("enable full duplex: %w", err)
+	if duplex != nil {
+		return fmt.Errorf("enable full duplex: %w", duplex)
 	}
+	b := &batch{api: a, x: x, pass: pass, checked: x.start, control: control, queue: newLineQueue(), from: from}
+	b.deadline.control, b.deadline.timeout = b.control, a.cfg.StreamTimeout
 	var p *Problem
 	if b.lines, p = newLineReader(x.r.Body, &a.bodies, b.deadline.extend); p != nil {
 		return p

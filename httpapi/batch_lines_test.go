@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"forebay/wal/message"
 )
@@ -87,5 +88,21 @@ func TestBatchLineLimit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestBatchRefusedAtOnce: who has opened a stream and sends nothing yet hears at once
+// that it is not let in.
+func TestBatchRefusedAtOnce(t *testing.T) {
+	addr := newWorld(t, func(c *Config) { c.Limiter, c.ReadTimeout = &places{limit: 0}, 30*time.Second }).serve(t)
+	conn, r := openBatch(t, addr)
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusTooManyRequests {
+		t.Errorf("got %s", resp.Status)
 	}
 }
