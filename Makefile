@@ -71,9 +71,7 @@ DEB_ARCH    := $(shell $(GO) env GOARCH)
 
 package: build ## build dist/forebay_VERSION_ARCH.deb
 	@rm -rf dist/man dist/man5 dist/completion && mkdir -p dist/man dist/man5 dist/completion
-	@$(BIN) docs man dist/man
-	@{ printf '%% forebay.yaml 5 "" "forebay $(VERSION)" "Forebay"\n\n# NAME\n\nforebay.yaml - configuration of the Forebay message buffer\n\n# DESCRIPTION\n\n'; \
-		tail -n +2 packaging/doc/configuration.md; } | $(GO) -C packaging tool go-md2man > dist/man5/forebay.yaml.5
+	@$(BIN) docs man dist/man packaging/doc/configuration.md && mv dist/man/*.5 dist/man5/
 	@gzip -9n dist/man/*.1 dist/man5/*.5
 	@$(BIN) completion bash > dist/completion/forebay.bash
 	@$(BIN) completion zsh > dist/completion/_forebay

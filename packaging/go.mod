@@ -4,11 +4,8 @@ module forebay/packaging
 
 go 1.26
 
-tool (
-	github.com/cpuguy83/go-md2man/v2
-	// 2.46 and newer need a module that cannot be had.
-	github.com/goreleaser/nfpm/v2/cmd/nfpm
-)
+// 2.46 and newer need a module that cannot be had.
+tool github.com/goreleaser/nfpm/v2/cmd/nfpm
 
 require (
 	dario.cat/mergo v1.0.2 // indirect
