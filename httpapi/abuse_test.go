@@ -96,7 +96,7 @@ func TestAbuse(t *testing.T) {
 		{"announced and too large", []string{head + "Content-Length: 99999999\r\n\r\n"}, []int{413}},
 		{"chunked and too large", []string{head + "Transfer-Encoding: chunked\r\n\r\n4000\r\n" + strings.Repeat("x", 0x4000)}, []int{413}},
 		{"expects to continue", []string{post("", "Expect: 100-continue\r\n", "X: y\r\n", closing)}, []int{400}},
-		{"expects something else", []string{post(hello, "Expect: beer\r\n")}, []int{417}},
+		{"expects something else", []string{post(hello, "Expect: beer\r\n")}, []int{400}},
 		{"slow head", []string{"GET /healthz HTTP/1.1\r\nHo"}, []int{408}},
 		{"slow body", []string{strings.TrimSuffix(post(hello), "}")}, []int{408}},
 		{"slow chunks", []string{head + "Transfer-Encoding: chunked\r\n\r\n5\r\nab"}, []int{408}},
@@ -226,6 +226,7 @@ func TestWireProblemsAreWhole(t *testing.T) {
 	}{
 		"framing":        {post(hello, "Transfer-Encoding: chunked\r\n"), CodeMalformed},
 		"no HTTP":        {"hello\r\n\r\n", CodeMalformed},
+		"expectation":    {post(hello, "Expect: 200-ok\r\n"), CodeMalformed},
 		"too many heads": {"GET / HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", CodeHeadersTooLarge},
 	} {
 		answers, bodies, closed := talk(t, addr, test.request)

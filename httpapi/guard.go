@@ -136,11 +136,15 @@ func (g *guard) refuse(p []byte, good int) (int, error) {
 // itself, without a handler.
 var plainAnswer = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
+// unmet begins net/http's answer to an Expect that it does not know. No handler
+// answers so.
+var unmet = []byte("HTTP/1.1 417 ")
+
 func (g *guard) Write(p []byte) (int, error) {
 	const status = len("HTTP/1.1 ")
 	if len(p) > status && (p[status] == '4' || p[status] == '5') && bytes.HasPrefix(p, []byte("HTTP/1.1 ")) {
 		line := bytes.IndexByte(p, '\r')
-		if line > 0 && bytes.HasPrefix(p[line:], plainAnswer) {
+		if line > 0 && (bytes.HasPrefix(p[line:], plainAnswer) || bytes.HasPrefix(p, unmet)) {
 			if g.state.Load() != guardAnswered {
 				g.send(g.problemFor(string(p[status:line])))
 			}
@@ -156,6 +160,8 @@ func (g *guard) problemFor(status string) *Problem {
 		return malformed("The head is ambiguous: send one Content-Length or one Transfer-Encoding: chunked, not both, and end lines with CRLF.")
 	}
 	switch status[:3] {
+	case "417":
+		return malformed("The only expectation that can be met is 100-continue.")
 	case "431":
 		return &Problem{Code: CodeHeadersTooLarge,
 			Detail: "The head of a request may have at most " + strconv.Itoa(maxHeaderBytes) + " bytes."}
