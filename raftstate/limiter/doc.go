@@ -57,6 +57,13 @@
 // # Limits that change
 //
 // Limits come with each call and each command from the replicated plans. A
-// lowered one makes every node drop its stock as soon as it knows of the change;
-// what was spent stays counted.
+// lowered one makes every node drop its stock as soon as it knows of the change,
+// and what a grant from before brings; what was spent stays counted. Where more is
+// in flight than there may be now, no node lets a request in until it is less.
+//
+// # Plans in shadow
+//
+// They refuse nothing and keep nobody waiting. A message for which the node holds
+// no token goes and is owed one; the next answer says whether there was one, and
+// else it is counted, once.
 package limiter
