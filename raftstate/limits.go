@@ -12,8 +12,12 @@ import (
 
 // leaseEvery is the least time from one command of leases to the next: what
 // nodes need meanwhile travels together. It bounds the commands a second,
-// whatever the number of accounts, requests and nodes.
-const leaseEvery = 8 * time.Millisecond
+// whatever the number of accounts, requests and nodes. What no call waits for
+// gathers for longer: a command costs every node a write to its disk.
+const (
+	leaseEvery  = 8 * time.Millisecond
+	leaseGather = 20 * time.Millisecond
+)
 
 // maxLeases bounds the requests of one command.
 const maxLeases = 64
@@ -91,7 +95,7 @@ func (g *Group) runLeases(ctx context.Context) {
 			return
 		case first := <-g.leases.calls:
 			began := time.Now()
-			g.lease(ctx, g.gather(first))
+			g.lease(ctx, g.gather(ctx, first))
 			if rest := leaseEvery - time.Since(began); rest > 0 {
 				pause := time.NewTimer(rest)
 				select {
@@ -104,8 +108,22 @@ func (g *Group) runLeases(ctx context.Context) {
 	}
 }
 
-func (g *Group) gather(first *leaseCall) []*leaseCall {
+// gather takes what is there, and waits for more as long as no call waits.
+func (g *Group) gather(ctx context.Context, first *leaseCall) []*leaseCall {
 	calls := []*leaseCall{first}
+	patience := time.NewTimer(leaseGather)
+	defer patience.Stop()
+	for waits := first.request.Waits(); !waits && len(calls) < maxLeases; {
+		select {
+		case c := <-g.leases.calls:
+			calls = append(calls, c)
+			waits = c.request.Waits()
+		case <-patience.C:
+			waits = true
+		case <-ctx.Done():
+			return calls
+		}
+	}
 	for len(calls) < maxLeases {
 		select {
 		case c := <-g.leases.calls:

@@ -119,9 +119,10 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 	e.asked, e.taken, e.queued = now, 0, false
 	e.reported = now
 
-	out := Entry{Account: e.account, Spent: e.spent, Busy: e.busy, Want: e.want + e.owed, InFlight: e.inFlight}
+	// Who waits for a slot will want a token, too.
+	out := Entry{Account: e.account, Spent: e.spent, Busy: e.busy, Want: e.want + e.wantSlots + e.owed, InFlight: e.inFlight}
 	e.spent = 0
-	if e.give && out.Want == 0 && e.wantSlots == 0 {
+	if e.give && out.Want == 0 {
 		e.left, e.stock, e.slots = 0, 0, min(e.slots, e.inFlight)
 		out.Slots = e.slots
 	} else {

@@ -8,8 +8,11 @@ import (
 )
 
 // sendEvery is the least time from one request to the next: what is needed
-// meanwhile travels together.
-const sendEvery = 5 * time.Millisecond
+// meanwhile travels together. What nobody waits for gathers for longer.
+const (
+	sendEvery = 5 * time.Millisecond
+	gatherFor = 20 * time.Millisecond
+)
 
 // outgoing is the request under way: one at a time, repeated until answered.
 type outgoing struct {
@@ -28,20 +31,39 @@ func (s *Spender) Run(ctx context.Context, grace time.Duration) error {
 		case <-ctx.Done():
 		case <-look.C:
 			s.look(s.cfg.Now())
+		case <-s.hurry:
+			s.exchange(ctx)
 		case <-s.wake:
-			began := s.cfg.Now()
-			if !s.round(ctx) {
-				continue
-			}
-			if rest := sendEvery - (s.cfg.Now() - began); rest > 0 {
-				pause(ctx, rest)
-			}
+			s.gather(ctx)
+			s.exchange(ctx)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
 	s.giveBack(ctx)
 	return nil
+}
+
+// gather lets more come together, until somebody waits for it.
+func (s *Spender) gather(ctx context.Context) {
+	timer := time.NewTimer(gatherFor)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.hurry:
+	case <-ctx.Done():
+	}
+}
+
+// exchange makes a round, and no other too soon.
+func (s *Spender) exchange(ctx context.Context) {
+	began := s.cfg.Now()
+	if !s.round(ctx) {
+		return
+	}
+	if rest := sendEvery - (s.cfg.Now() - began); rest > 0 {
+		pause(ctx, rest)
+	}
 }
 
 // round exchanges what is queued, if anything is, and tries until that worked
@@ -100,10 +122,7 @@ func (s *Spender) prepare(now time.Duration) *outgoing {
 	clear(s.queue[len(s.queue):cap(s.queue)])
 	s.queueMu.Unlock()
 	if more {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		signal(s.hurry)
 	}
 	if n == 0 {
 		return nil
@@ -212,6 +231,14 @@ func (s *Spender) giveBack(ctx context.Context) {
 		return e.left > 0 || e.spent > 0 || e.lent > 0
 	})
 	for s.round(ctx) {
+	}
+}
+
+// signal never waits: one that has not been noticed yet is enough.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 

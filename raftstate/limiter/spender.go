@@ -58,7 +58,8 @@ type Spender struct {
 
 	queueMu sync.Mutex // guards queue; taken with an entry's lock held
 	queue   []*entry
-	wake    chan struct{} // capacity 1
+	wake    chan struct{} // capacity 1: something is queued
+	hurry   chan struct{} // capacity 1: and somebody waits for it
 
 	session uint64
 	seq     uint64
@@ -90,7 +91,7 @@ func NewSpender(cfg Config, nonce uint64) (*Spender, error) {
 		start := time.Now()
 		cfg.Now = func() time.Duration { return time.Since(start) }
 	}
-	s := &Spender{cfg: cfg, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), nonce: nonce}
+	s := &Spender{cfg: cfg, seed: maphash.MakeSeed(), wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), nonce: nonce}
 	s.refuse.Store(cfg.Refuse)
 	for i := range s.shards {
 		s.shards[i].entries = map[string]*entry{}
@@ -291,6 +292,7 @@ func (s *Spender) await(ctx context.Context, e *entry, deadline time.Duration) V
 		return missing
 	}
 	wake := e.waitLocked()
+	signal(s.hurry)
 	e.mu.Unlock()
 	defer e.mu.Lock()
 	timer := time.NewTimer(deadline - now)
@@ -338,10 +340,7 @@ func (s *Spender) enqueueLocked(e *entry) {
 	s.queueMu.Lock()
 	s.queue = append(s.queue, e)
 	s.queueMu.Unlock()
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	signal(s.wake)
 }
 
 // Change tells the limits of an account's plan at once, where they would

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Entry is what a node reports about one account, and what it needs for it.
@@ -25,6 +26,12 @@ type Request struct {
 	Seq     uint64
 	Nonce   uint64 // of Seq 0: tells two processes that open the same session apart
 	Entries []Entry
+}
+
+// Waits reports whether a call waits for the answer. What is only reported, or
+// foreseen, may gather.
+func (q *Request) Waits() bool {
+	return q.Seq == 0 || slices.ContainsFunc(q.Entries, func(e Entry) bool { return e.Want > 0 })
 }
 
 // Grant is the group's answer to an Entry.
