@@ -208,6 +208,17 @@ func (a *app) withClient(talk func(ctx context.Context, c *admin.Client, args []
 			return err
 		}
 		defer c.Close()
-		return talk(cmd.Context(), c, args)
+		return a.withToken(talk(cmd.Context(), c, args))
 	}
+}
+
+// withToken adds to a refusal for want of the admin token how to show it.
+func (a *app) withToken(err error) error {
+	if p, ok := errors.AsType[*admin.Problem](err); !ok || p.Code != admin.CodeUnauthenticated {
+		return err
+	}
+	if a.tokenFile == "" {
+		return fmt.Errorf("%w: add --token-file FILE", err)
+	}
+	return fmt.Errorf("%w: what %s holds is not what the appliance has (http.admin_token_file)", err, a.tokenFile)
 }

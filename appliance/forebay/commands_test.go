@@ -111,6 +111,24 @@ func TestServerWithToken(t *testing.T) {
 	if got := f.last(t); got != "Bearer s3cret" {
 		t.Errorf("token: %q", got)
 	}
+	// Without the right one, it says which to show.
+	closed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = w.Write([]byte(`{"title":"Unauthenticated","status":401,"detail":"show the admin token","code":"unauthenticated"}`))
+	}))
+	t.Cleanup(closed.Close)
+	oneErrorLine(t, run(t, f.dir, nil, "account", "list", "--server", closed.URL), "(unauthenticated): add --token-file FILE")
+	oneErrorLine(t, run(t, f.dir, nil, "account", "list", "--server", closed.URL, "--token-file", "token"), "what token holds is not what the appliance has (http.admin_token_file)")
+}
+
+// A message that was named and cannot be accepted anew is no success.
+func TestRequeueRefused(t *testing.T) {
+	f := newFakeAdmin(t, map[string]string{"POST /messages/requeue": `{"matched":0,"refused":[{"id":"019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f","code":"not_found"}],"has_more":false}`})
+	o := run(t, f.dir, nil, "message", "requeue", "019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f", "--yes")
+	if o.code != 1 || !strings.Contains(o.stdout, "not_found") || !strings.Contains(o.stderr, "1 of the messages cannot be accepted anew") {
+		t.Errorf("got %+v", o)
+	}
 }
 
 // A command line that makes no sense: 2, one line, and what to write instead.
@@ -129,6 +147,8 @@ func TestUsage(t *testing.T) {
 		"account set acme":          "nothing to change",
 		"status --output yaml":      "write text or json",
 		"status --token-file x":     "--token-file is for --server",
+		"send x --wait 31":          "--wait 31 is out of range; write 1 to 30",
+		"send x --wait 0":           "--wait 0 is out of range; write 1 to 30",
 		"status --server ftp://x":   "want a URL",
 		"message list --limit 0":    "write 1 to 100",
 		"message list --limit x":    "invalid argument",
@@ -236,7 +256,7 @@ func TestSend(t *testing.T) {
 			_, _ = w.Write([]byte(`{"title":"Overloaded","status":503,"detail":"Too much at once.","code":"overloaded"}`))
 		default:
 			w.WriteHeader(http.StatusUnprocessableEntity)
-			_, _ = w.Write([]byte(`{"title":"Invalid","status":422,"detail":"The message breaks rules","code":"invalid","errors":[{"pointer":"#/to","detail":"is no number"}]}`))
+			_, _ = w.Write([]byte(`{"title":"Invalid","status":422,"detail":"The message breaks rules.","code":"invalid","errors":[{"pointer":"#/to","detail":"is no number"}]}`))
 		}
 	}))
 	t.Cleanup(api.Close)
@@ -251,6 +271,12 @@ func TestSend(t *testing.T) {
 	}
 	mu.Unlock()
 	isJSON(t, run(t, t.TempDir(), env("good"), "send", "x", "-o", "json"))
+	run(t, t.TempDir(), env("good"), "send", "x", "--ttl", "0") // for the appliance to refuse
+	mu.Lock()
+	if want := `{"channel":"store","body":"x","ttl_seconds":0}`; body != want {
+		t.Errorf("sent %s, want %s", body, want)
+	}
+	mu.Unlock()
 	o = run(t, t.TempDir(), env("busy"), "send", "x")
 	if oneErrorLine(t, o, "try again in 7 s: Too much at once. (overloaded)"); o.code != 1 {
 		t.Errorf("exit code %d", o.code)

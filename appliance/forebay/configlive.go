@@ -150,7 +150,7 @@ func (a *app) printResult(r admin.ConfigResult) error {
 	}
 	switch r.Outcome {
 	case admin.ConfigRejected:
-		return fmt.Errorf("the configuration is rejected for %d problems, and what ran before runs on", len(r.Rejected))
+		return fmt.Errorf("the configuration is rejected, %d wrong in it, and what ran before runs on", len(r.Rejected))
 	case admin.ConfigFailed:
 		return errors.New(r.Detail)
 	}

@@ -157,7 +157,7 @@ func (r *requeue) report(total requeued, err error) error {
 		return nil // there is nothing to tell beside it
 	}
 	total.Refused = nonNil(total.Refused)
-	return r.print(total, func(w io.Writer) {
+	err = r.print(total, func(w io.Writer) {
 		if total.DryRun {
 			row(w, fmt.Sprintf("%d messages would be accepted anew.", total.Matched))
 		} else {
@@ -167,6 +167,10 @@ func (r *requeue) report(total requeued, err error) error {
 			row(w, f.ID, f.Code)
 		}
 	})
+	if err == nil && len(total.Refused) > 0 {
+		err = fmt.Errorf("%d of the messages cannot be accepted anew; the list above says why", len(total.Refused))
+	}
+	return err
 }
 
 func (a *app) usageCommand() *cobra.Command {

@@ -29,7 +29,7 @@ type submission struct {
 	HTML        string            `json:"html,omitzero"`
 	Priority    string            `json:"priority,omitzero"`
 	SendAt      string            `json:"send_at,omitzero"`
-	TTLSeconds  int               `json:"ttl_seconds,omitzero"`
+	TTLSeconds  *int              `json:"ttl_seconds,omitzero"` // nil: that of the configuration
 	ClientRef   string            `json:"client_ref,omitzero"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	CallbackURL string            `json:"callback_url,omitzero"`
@@ -79,7 +79,7 @@ func (a *app) sendCommand() *cobra.Command {
 	var s sender
 	var m submission
 	var idempotencyKey string
-	var wait int
+	var wait, ttl int
 	cmd := &cobra.Command{Use: "send [TEXT]", Short: "Send a message through the public API; TEXT - is standard input", Args: atMostOne("TEXT")}
 	flags := cmd.Flags()
 	s.flags(cmd)
@@ -89,13 +89,19 @@ func (a *app) sendCommand() *cobra.Command {
 	flags.StringVar(&m.HTML, "html", "", "of an email")
 	flags.StringVar(&m.Priority, "priority", "", "critical, high, normal or low")
 	flags.StringVar(&m.SendAt, "send-at", "", "not before this `TIME` (RFC 3339)")
-	flags.IntVar(&m.TTLSeconds, "ttl", 0, "`SECONDS` for which it is worth sending")
+	flags.IntVar(&ttl, "ttl", 0, "`SECONDS` for which it is worth sending")
 	flags.StringVar(&m.ClientRef, "client-ref", "", "your own `REFERENCE`")
 	flags.StringToStringVar(&m.Metadata, "metadata", nil, "`KEY=VALUE`, several with commas or repeated")
 	flags.StringVar(&m.CallbackURL, "callback-url", "", "https `URL` that is told of its status changes")
 	flags.StringVar(&idempotencyKey, "idempotency-key", "", "`KEY` under which it is taken only once")
 	flags.IntVar(&wait, "wait", 0, "`SECONDS` to wait until it is in the database, at most 30")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if flags.Changed("wait") && (wait < 1 || wait > 30) {
+			return usagef("--wait %d is out of range; write 1 to 30", wait)
+		}
+		if flags.Changed("ttl") {
+			m.TTLSeconds = &ttl
+		}
 		keys, err := s.keys(a)
 		if err != nil {
 			return err
@@ -152,7 +158,7 @@ func post(ctx context.Context, url string, header http.Header, m submission) (js
 	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("send message (is the appliance running there?): %w", err)
+		return nil, fmt.Errorf("send message (is the appliance running there? --url or FOREBAY_URL name another place): %w", err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))

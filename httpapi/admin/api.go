@@ -160,9 +160,14 @@ type FieldProblem struct {
 // Error says in one line what was refused and why.
 func (p *Problem) Error() string {
 	var b strings.Builder
-	if b.WriteString(p.Detail); p.Detail == "" {
-		b.WriteString(p.Title)
+	text := p.Detail
+	if text == "" {
+		text = p.Title
 	}
+	if len(p.Errors) > 0 {
+		text = strings.TrimSuffix(text, ".")
+	}
+	b.WriteString(text)
 	for i, f := range p.Errors {
 		sep := "; "
 		if i == 0 {
