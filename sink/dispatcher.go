@@ -296,6 +296,7 @@ type job struct {
 	phase   phase // guarded by Dispatcher.mu, as is what follows
 	tried   bool  // it is settling after an attempt
 	calling bool  // it has places in outlet, account and host
+	strange bool  // its host was a stranger when it took them
 }
 
 type phase uint8

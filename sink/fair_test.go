@@ -3,6 +3,7 @@ package sink_test
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,4 +91,55 @@ func TestBurstOfAnother(t *testing.T) {
 		p.await(5 * time.Minute)
 		stop()
 	})
+}
+
+// TestManyDeadHosts: accounts that write to ever more hosts which never answer cannot
+// take every worker: another's messages to a host that is well keep their pace.
+func TestManyDeadHosts(t *testing.T) {
+	took := func(t *testing.T, hostile int) (took time.Duration, dead map[message.ID]bool) {
+		var mu sync.Mutex // guards dead
+		dead = map[message.ID]bool{}
+		inBubble(t, func(t *testing.T) {
+			svc := &service{byHost: true, script: func(ctx context.Context, d *sink.Delivery) (sink.Sent, error) {
+				if d.Record.Account != "good" {
+					mu.Lock()
+					dead[d.Record.ID] = true
+					mu.Unlock()
+					pause(ctx, 15*time.Second)
+					return sink.Sent{}, transient()
+				}
+				pause(ctx, 10*time.Millisecond)
+				return sink.Sent{}, nil
+			}}
+			p := newPlant(t, svc, func(c *sink.DispatcherConfig) { c.Delivery.MaxAttempts = 2 })
+			for a := range hostile {
+				for i := range 300 {
+					p.putMessage(message.Message{Account: fmt.Sprint("hostile", a), Channel: message.ChannelWebhook, Priority: message.Normal,
+						To: fmt.Sprintf("host%d-%d:443", a, i), TTL: 24 * time.Hour})
+				}
+			}
+			stop := p.start()
+			pause(context.Background(), 3*time.Second) // they have what they can get
+			start := time.Now()
+			for range 1000 {
+				p.putMessage(message.Message{Account: "good", Channel: message.ChannelWebhook, Priority: message.Normal, To: "well:443", TTL: 24 * time.Hour})
+			}
+			for len(svc.sent()) < 1000 && time.Since(start) < time.Hour {
+				pause(context.Background(), 10*time.Millisecond)
+			}
+			took = time.Since(start)
+			p.await(2 * time.Hour)
+			stop()
+		})
+		return took, dead
+	}
+	alone, _ := took(t, 0)
+	with, dead := took(t, 4)
+	t.Logf("1,000 messages took %v alone, and %v beside %d messages to dead hosts", alone, with, len(dead))
+	if len(dead) != 4*300 {
+		t.Errorf("%d messages to dead hosts were tried, want each", len(dead))
+	}
+	if with > 2*alone {
+		t.Errorf("they took %v beside dead hosts, want at most twice the %v without", with, alone)
+	}
 }

@@ -2,7 +2,6 @@ package sink
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +30,7 @@ type outlet struct {
 	// these attempts and no others.
 	recording int
 	pace      pace
+	strangers strangers
 
 	accounts index[*account]
 	hosts    index[*host]
@@ -46,15 +46,16 @@ type outlet struct {
 }
 
 type account struct {
-	name     string
-	hash     uint64
-	weight   int
-	jobs     [message.Lanes]fifo
-	deficit  [message.Lanes]int
-	inRing   [message.Lanes]bool
-	queued   [message.Lanes]int // in memory and not in flight, wherever
-	inflight int
-	aside    map[*host]int // its jobs that wait for a host
+	name      string
+	hash      uint64
+	weight    int
+	jobs      [message.Lanes]fifo
+	deficit   [message.Lanes]int
+	inRing    [message.Lanes]bool
+	queued    [message.Lanes]int // in memory and not in flight, wherever
+	inflight  int
+	aside     map[*host]int // its jobs that wait for a host
+	strangers int           // calls under way to hosts that are strangers
 }
 
 type host struct {
@@ -214,27 +215,34 @@ func (o *outlet) nextLocked(now time.Time) (*job, time.Duration) {
 		}
 		return nil, wait
 	}
-	for p := range message.Priority(message.Lanes) {
-		if j := o.takeLocked(p); j != nil {
-			j.phase, j.calling = picked, true
-			o.inflight++
-			o.pace.spend(now)
-			return j, 0
+	for again := true; again; {
+		again = false
+		for p := range message.Priority(message.Lanes) {
+			j, freed := o.takeLocked(p)
+			if j != nil {
+				j.phase, j.calling = picked, true
+				o.inflight++
+				o.pace.spend(now)
+				return j, 0
+			}
+			again = again || freed // for one of a priority that was looked at before
 		}
 	}
 	return nil, 0
 }
 
-// takeLocked returns the next job of a priority.
-func (o *outlet) takeLocked(p message.Priority) *job {
+// takeLocked returns the next job of a priority. freed: places of a canceled one were
+// given to others.
+func (o *outlet) takeLocked(p message.Priority) (j *job, freed bool) {
 	for j := o.express[p].pop(); j != nil; j = o.express[p].pop() {
 		o.unqueuedLocked(j)
 		if j.phase == waiting {
-			return j
+			return j, freed
 		}
-		j.account.inflight--
-		j.host.inflight--
-		o.leftLocked(j) // canceled
+		freed = true
+		o.givePlacesLocked(j) // canceled
+		o.leftLocked(j)
+		o.promoteAllLocked(j)
 	}
 	r := &o.rings[p]
 	for len(r.items) > 0 {
@@ -256,20 +264,20 @@ func (o *outlet) takeLocked(p message.Priority) *job {
 			o.leftLocked(j)
 			continue
 		}
-		if o.cappedLocked(j.host) {
+		if o.fullLocked(j.host) || o.barredLocked(j.host, a) {
 			j.host.aside[p].push(j)
 			a.aside[j.host]++
+			o.noteStrangerLocked(j.host)
 			continue
 		}
 		if a.deficit[p]--; a.deficit[p] <= 0 {
 			r.next++
 		}
-		a.inflight++
-		j.host.inflight++
+		o.takePlacesLocked(j)
 		o.unqueuedLocked(j)
-		return j
+		return j, freed
 	}
-	return nil
+	return nil, freed
 }
 
 // unqueuedLocked takes a job out of the counts of what waits.
@@ -277,36 +285,6 @@ func (o *outlet) unqueuedLocked(j *job) {
 	p := j.rec.ID.Lane()
 	o.queued[p]--
 	j.account.queued[p]--
-}
-
-// cappedLocked reports whether the host has as much in flight as it may. A
-// channel with one service for all is held to its workers alone.
-func (o *outlet) cappedLocked(h *host) bool {
-	return strings.Contains(h.name, ":") && h.inflight >= min(o.d.delivery.PerHost, h.width)
-}
-
-// promoteLocked gives free places of the host to jobs that wait for one.
-func (o *outlet) promoteLocked(h *host) {
-	for p := range h.aside {
-		q := &h.aside[p]
-		for n := q.len(); n > 0 && !o.cappedLocked(h); n-- {
-			j := q.pop()
-			if j.account.inflight >= o.d.delivery.PerAccount {
-				q.push(j)
-				continue
-			}
-			o.leftAsideLocked(j)
-			j.account.inflight++
-			h.inflight++
-			o.express[p].push(j)
-		}
-	}
-}
-
-func (o *outlet) leftAsideLocked(j *job) {
-	if j.account.aside[j.host]--; j.account.aside[j.host] == 0 {
-		delete(j.account.aside, j.host)
-	}
 }
 
 // overLocked gives back the places of a job whose call is over, so that the next
@@ -318,17 +296,9 @@ func (o *outlet) overLocked(j *job) {
 	j.calling = false
 	o.recording++
 	o.inflight--
-	j.account.inflight--
-	j.host.inflight--
+	o.givePlacesLocked(j)
 	o.leftLocked(j)
-	o.promoteLocked(j.host)
-	for h := range j.account.aside {
-		if j.account.inflight >= o.d.delivery.PerAccount {
-			break
-		}
-		o.promoteLocked(h)
-	}
-	o.enterLocked(j.account)
+	o.promoteAllLocked(j)
 	o.forgetLocked(j)
 	signal(o.wake)
 }
@@ -362,8 +332,7 @@ func (a *account) empty() bool {
 func (o *outlet) emptyLocked() (all []*job) {
 	for p := range message.Priority(message.Lanes) {
 		for j := o.express[p].pop(); j != nil; j = o.express[p].pop() {
-			j.account.inflight--
-			j.host.inflight--
+			o.givePlacesLocked(j)
 			all = append(all, j)
 		}
 	}
@@ -391,6 +360,7 @@ func (o *outlet) emptyLocked() (all []*job) {
 		}
 	}
 	o.queued = [message.Lanes]int{}
+	clear(o.strangers.waiting)
 	return kept
 }
 
