@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,19 @@ func TestBadRequestBehindOneInFlight(t *testing.T) {
 	}
 }
 
+// watched reports whether a goroutine waits for what a connection does while its
+// request is answered.
+func watched() bool {
+	stacks := make([]byte, 1<<20)
+	for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+		head, _, _ := strings.Cut(stack, "\n")
+		if strings.Contains(head, "[IO wait") && strings.Contains(stack, ".RawRead(") && strings.Contains(stack, "(*guard).read(") {
+			return true
+		}
+	}
+	return false
+}
+
 // TestAClientThatGoesIsNoticed: nobody waits on behalf of a client that has gone,
 // and what it sent behind its request is not lost if it stays.
 func TestAClientThatGoesIsNoticed(t *testing.T) {
@@ -193,6 +207,8 @@ func TestAClientThatGoesIsNoticed(t *testing.T) {
 			fmt.Fprint(conn, post(hello, wait))
 			<-entered
 			if !stays {
+				// Who goes before the watch begins is noticed with the answer only.
+				eventually(t, "the connection is watched", watched)
 				start := time.Now()
 				conn.Close()
 				if err := <-gone; time.Since(start) > 15*time.Second {
