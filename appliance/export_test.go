@@ -136,7 +136,10 @@ func (a *Appliance) storeFigures(f figures) {
 		f.add("database.retention", t.Retention)
 		f.add("buffer.idempotency_ttl", t.IdempotencyTTL)
 	case *embedded.Store:
-		f.add("database.retention", s.Retention())
+		t := s.Tuning()
+		f.add("database.slow_query", t.SlowQuery)
+		f.add("database.retention", t.Retention)
+		f.add("buffer.idempotency_ttl", t.ClaimTTL)
 	}
 }
 

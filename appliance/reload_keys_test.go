@@ -23,7 +23,7 @@ import (
 // otherValues are valid values for keys whose own rule does not let one be made
 // from the value that is there.
 var otherValues = map[string]string{
-	"node": "2", "http.max_connections": "15000", "environment": "staging", "data_dir": "/elsewhere", "http.listen": "127.0.0.1:9999", "http.ops_listen": "127.0.0.1:9998",
+	"node": "2", "http.max_connections": "9000", "environment": "staging", "data_dir": "/elsewhere", "http.listen": "127.0.0.1:9999", "http.ops_listen": "127.0.0.1:9998",
 	"http.admin_socket": "/elsewhere.sock", "rate_limiting.without_quorum": "refuse", "delivery.unknown_outcome": "fail",
 	"channels.whatsapp.phone_number_id": "12345", "channels.whatsapp.base_url": "https://graph.example.org", "channels.email.tls": "implicit", "channels.email.from": "a@example.org",
 	"alerts.webhook_url": "https://alerts.example.org/", "log.level": "error", "log.format": "text",
@@ -45,7 +45,7 @@ var provedBy = map[string]string{
 
 // needsDatabase are keys of the store in PostgreSQL: the embedded store has no use
 // for them.
-var needsDatabase = []string{"database.max_pool_size", "database.min_pool_size", "database.connection_timeout", "database.slow_query"}
+var needsDatabase = []string{"database.max_pool_size", "database.min_pool_size", "database.connection_timeout"}
 
 // proof names the test of a key; empty: there is none.
 func proof(key string) string {

@@ -103,7 +103,7 @@ func (a *Appliance) applyStore(_ context.Context, c config.Config) error {
 		return s.Configure(postgres.Tuning{MaxPoolSize: d.MaxPoolSize, MinPoolSize: d.MinPoolSize, ConnectionTimeout: d.ConnectionTimeout,
 			SlowQuery: d.SlowQuery, Retention: d.Retention, IdempotencyTTL: ttl})
 	case *embedded.Store:
-		return s.Configure(max(d.Retention, ttl), ttl, embeddedRoom(c))
+		return s.Configure(embedded.Tuning{Retention: max(d.Retention, ttl), ClaimTTL: ttl, SlowQuery: d.SlowQuery, MinFreeBytes: embeddedRoom(c)})
 	}
 	return fmt.Errorf("a store of type %T cannot be configured while it runs", a.store)
 }

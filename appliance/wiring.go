@@ -65,6 +65,7 @@ func (a *Appliance) openStore() (err error) {
 		Dir:          a.path("store"),
 		Retention:    max(d.Retention, a.cfg.Buffer.IdempotencyTTL),
 		ClaimTTL:     a.cfg.Buffer.IdempotencyTTL,
+		SlowQuery:    d.SlowQuery,
 		MinFreeBytes: embeddedRoom(a.cfg),
 		MemTable:     int64(a.cfg.Shares().StoreMemTable),
 		Logger:       logger,

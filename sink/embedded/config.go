@@ -20,6 +20,7 @@ type Config struct {
 
 	Retention    time.Duration // how long a message stays after its acceptance; ≥ ClaimTTL, default 90 days, -1: for ever
 	ClaimTTL     time.Duration // how long an idempotency key belongs to a message; > 0, default 24 h
+	SlowQuery    time.Duration // a query that takes longer is counted and logged; > 0, default 200 ms
 	MinFreeBytes uint64        // inserts are refused while the disk has less free; ≥ 64 MiB, default 512 MiB
 	MemTable     int64         // bytes of one memtable, of which there are three, and of the cache of blocks; 8–64 MiB, default 16 MiB
 
@@ -44,6 +45,9 @@ func (c Config) withDefaults() Config {
 	if c.ClaimTTL == 0 {
 		c.ClaimTTL = 24 * time.Hour
 	}
+	if c.SlowQuery == 0 {
+		c.SlowQuery = 200 * time.Millisecond
+	}
 	if c.MinFreeBytes == 0 {
 		c.MinFreeBytes = 512 << 20
 	}
@@ -65,6 +69,9 @@ func (c Config) Validate() error {
 	}
 	if c.ClaimTTL < 0 {
 		errs = append(errs, fmt.Errorf("claim ttl: %v, want more than 0", c.ClaimTTL))
+	}
+	if c.SlowQuery < 0 {
+		errs = append(errs, fmt.Errorf("slow query: %v, want more than 0", c.SlowQuery))
 	}
 	if c.Retention != forEver && c.Retention < c.ClaimTTL {
 		errs = append(errs, fmt.Errorf("retention: %v, want at least the claim ttl, %v: a claim goes with its message", c.Retention, c.ClaimTTL))

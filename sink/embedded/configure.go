@@ -2,18 +2,18 @@ package embedded
 
 import "time"
 
-// settings are what Configure changes: the fields of Config of these names.
-type settings struct {
-	retention, claimTTL time.Duration
-	minFree             uint64
+// Tuning is what of a Store changes while it runs: the fields of Config of these
+// names. Zero fields take the defaults.
+type Tuning struct {
+	Retention, ClaimTTL time.Duration
+	SlowQuery           time.Duration
+	MinFreeBytes        uint64
 }
 
-// Configure changes how long messages and claims stay, and the room that the
-// disk must have. Zero values take the defaults of Config. With an error nothing
-// has changed.
-func (s *Store) Configure(retention, claimTTL time.Duration, minFreeBytes uint64) error {
+// Configure changes the tuning. With an error nothing has changed.
+func (s *Store) Configure(n Tuning) error {
 	cfg := s.cfg
-	cfg.Retention, cfg.ClaimTTL, cfg.MinFreeBytes = retention, claimTTL, minFreeBytes
+	cfg.Retention, cfg.ClaimTTL, cfg.SlowQuery, cfg.MinFreeBytes = n.Retention, n.ClaimTTL, n.SlowQuery, n.MinFreeBytes
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -22,8 +22,8 @@ func (s *Store) Configure(retention, claimTTL time.Duration, minFreeBytes uint64
 }
 
 func (s *Store) apply(c Config) {
-	s.settings.Store(&settings{c.Retention, c.ClaimTTL, c.MinFreeBytes})
+	s.settings.Store(&Tuning{c.Retention, c.ClaimTTL, c.SlowQuery, c.MinFreeBytes})
 }
 
-// Retention is how long messages stay, as it is in force.
-func (s *Store) Retention() time.Duration { return s.settings.Load().retention }
+// Tuning returns what is in force.
+func (s *Store) Tuning() Tuning { return *s.settings.Load() }

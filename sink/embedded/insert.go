@@ -19,7 +19,7 @@ func (s *Store) Insert(ctx context.Context, batch []message.Record) ([]sink.Resu
 		return nil, err
 	}
 	defer w.end()
-	if err := s.writable(s.settings.Load().minFree); err != nil {
+	if err := s.writable(s.settings.Load().MinFreeBytes); err != nil {
 		return nil, err
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
@@ -97,7 +97,7 @@ func (w *writer) claimant(r *message.Record) (holder message.ID, takes bool, err
 		return message.ID{}, false, err
 	}
 	apart := r.AcceptedAt().Sub(holder.Time())
-	if holder == r.ID || apart.Abs() >= w.store.settings.Load().claimTTL {
+	if holder == r.ID || apart.Abs() >= w.store.settings.Load().ClaimTTL {
 		return message.ID{}, apart >= 0, nil
 	}
 	return holder, false, nil

@@ -17,7 +17,7 @@ import (
 
 // view runs a read of the given name on one snapshot.
 func (s *Store) view(ctx context.Context, name string, read func(*badger.Txn) error) error {
-	defer s.metrics.observe(name, time.Now())
+	defer s.observe(name, time.Now())
 	db, err := s.enter(ctx)
 	if err != nil {
 		return err

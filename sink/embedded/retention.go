@@ -22,10 +22,10 @@ const (
 // retain deletes all messages that are too old, in slices between which others
 // have their turn. Badger gives the space back as it compacts.
 func (s *Store) retain(ctx context.Context) error {
-	if s.settings.Load().retention == forEver {
+	if s.settings.Load().Retention == forEver {
 		return nil
 	}
-	below := firstOf(s.now().Add(-s.settings.Load().retention))
+	below := firstOf(s.now().Add(-s.settings.Load().Retention))
 	var from message.ID // so that a slice does not pass the tombstones of the one before
 	for {
 		start := time.Now()
@@ -54,7 +54,7 @@ func (s *Store) retainOnce(ctx context.Context, from, below message.ID) (next me
 	defer w.end()
 	// Deleting writes a little and in the end frees much, so it goes on when
 	// inserts no longer may.
-	if err := s.writable(s.settings.Load().minFree / 2); err != nil {
+	if err := s.writable(s.settings.Load().MinFreeBytes / 2); err != nil {
 		return next, false, err
 	}
 	old, damaged, done := w.oldest(from, below)

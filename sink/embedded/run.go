@@ -75,7 +75,7 @@ func (s *Store) look() error {
 		return s.openTree()
 	}
 	before := s.full.Load()
-	if err := s.checkRoom(s.settings.Load().minFree); err != nil && !before {
+	if err := s.checkRoom(s.settings.Load().MinFreeBytes); err != nil && !before {
 		s.log.Error("The store takes nothing more.", "err", err)
 	}
 	return nil

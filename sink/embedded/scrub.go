@@ -47,7 +47,7 @@ func (s *Store) recount(ctx context.Context) error {
 		return err
 	}
 	defer w.end()
-	if err := s.writable(s.settings.Load().minFree); err != nil {
+	if err := s.writable(s.settings.Load().MinFreeBytes); err != nil {
 		return err
 	}
 	there := make(map[string]*block)

@@ -36,12 +36,13 @@ const (
 
 // Store implements sink.Store on Badger.
 type Store struct {
-	cfg      Config
-	settings atomic.Pointer[settings] // those of cfg, or of Configure since
-	log      *slog.Logger
-	metrics  *metrics
-	around   surroundings
-	began    time.Time
+	cfg        Config
+	settings   atomic.Pointer[Tuning] // that of cfg, or of Configure since
+	slowLogged atomic.Int64           // when a slow query was last logged, Unix ms
+	log        *slog.Logger
+	metrics    *metrics
+	around     surroundings
+	began      time.Time
 
 	broken     atomic.Pointer[string] // what Badger said when it failed; nil: nothing
 	fails      chan struct{}          // closed with the first of it
@@ -101,7 +102,7 @@ func open(cfg Config, around surroundings) (*Store, error) {
 // openTree opens Badger if the disk has room. It is called by Open, and then by
 // Run alone.
 func (s *Store) openTree() error {
-	if err := s.checkRoom(s.settings.Load().minFree); err != nil {
+	if err := s.checkRoom(s.settings.Load().MinFreeBytes); err != nil {
 		return nil // Run tries again
 	}
 	if err := removeStillborn(s.cfg.Dir); err != nil {
@@ -220,7 +221,7 @@ func (s *Store) checkRoom(need uint64) error {
 	if err != nil {
 		return &sink.Down{Err: fmt.Errorf("look at the disk: %w", err)}
 	}
-	s.full.Store(free < s.settings.Load().minFree)
+	s.full.Store(free < s.settings.Load().MinFreeBytes)
 	if free < need {
 		return &sink.Down{Err: errors.New(s.complaint(true))}
 	}
@@ -234,7 +235,7 @@ func (s *Store) complaint(noRoom bool) string {
 		return "Badger has failed and nothing more is written; see to the disk, then restart the appliance: " + *line
 	}
 	if noRoom || s.full.Load() {
-		return fmt.Sprintf("less than %d MiB are free on the disk of %s; free some, and it goes on by itself", s.settings.Load().minFree>>20, s.cfg.Dir)
+		return fmt.Sprintf("less than %d MiB are free on the disk of %s; free some, and it goes on by itself", s.settings.Load().MinFreeBytes>>20, s.cfg.Dir)
 	}
 	return ""
 }

@@ -19,7 +19,7 @@ import (
 
 // change does work that writes, in a turn of its own, and commits it.
 func (s *Store) change(ctx context.Context, name string, work func(*writer) error) error {
-	defer s.metrics.observe(name, time.Now())
+	defer s.observe(name, time.Now())
 	w, err := s.begin(ctx)
 	if err != nil {
 		return err
