@@ -78,7 +78,7 @@ func (a *Appliance) readings() (r pressure.Readings) {
 	of(pressure.Log, float64(log.DiskBytes), float64(b.MaxDiskBytes), "%s of %s (buffer.max_disk_bytes)", rough(log.DiskBytes), b.MaxDiskBytes)
 	of(pressure.Disk, float64(b.MinFreeDiskBytes), float64(log.FreeBytes), "%s free, %s are kept free (buffer.min_free_disk_bytes)", rough(log.FreeBytes), b.MinFreeDiskBytes)
 	memory := a.memory.Read()
-	of(pressure.Memory, float64(memory.Reserved), float64(c.Memory.Limit), "%s of %s (memory.limit)", rough(memory.Reserved), c.Memory.Limit)
+	of(pressure.Memory, float64(memory.Reserved), float64(c.Memory.Limit), "%s of %s (memory.limit)", rough(memory.Reserved), rough(int64(c.Memory.Limit)))
 	r[pressure.Memory].Full = memory.Resident >= uint64(c.Memory.Limit)
 	of(pressure.Age, log.Oldest.Seconds(), ageLimit*c.Alerts.BacklogAge.Seconds(), "the oldest message waits for %v", log.Oldest.Round(time.Second))
 	batch := a.pipeline.Stats().Latency

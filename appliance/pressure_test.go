@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,12 @@ func TestSignalsAreThere(t *testing.T) {
 		}
 		return measured == 7
 	})
+	// A limit that comes from the machine's memory is no round number of bytes.
+	for _, s := range status.Pressure.Signals {
+		if s.Name == "memory" && !regexp.MustCompile(`^\d+([MG]iB)? of \d+[MG]iB \(memory\.limit\)$`).MatchString(s.Detail) {
+			t.Errorf("memory: %s", s.Detail)
+		}
+	}
 	text := scrape(t, n)
 	for _, name := range []string{"forebay_pressure_level 0", `forebay_pressure_signal{signal="memory"}`, `forebay_breaker_state{name="database"} 0`, `forebay_breaker_transitions_total{name="whatsapp",to="open"} 0`} {
 		if !strings.Contains(text, name) {
