@@ -106,6 +106,7 @@ func (o *outlet) begin(j *job) {
 	o.d.mu.Lock()
 	defer o.d.mu.Unlock()
 	j.phase = sending
+	o.d.begun[j.rec.ID] = j
 }
 
 func (o *outlet) send(ctx context.Context, j *job, sender Channel, n int) (Sent, error) {

@@ -108,6 +108,7 @@ type Dispatcher struct {
 	mu         sync.Mutex // guards what follows and every outlet's queue
 	delivery   DeliveryConfig
 	held       map[message.ID]*job
+	begun      map[message.ID]*job // those of held of which an attempt has begun
 	cancels    map[message.ID]*verdict
 	flights    map[*flight]struct{}
 	shelves    map[uint64]*shelf
@@ -136,7 +137,7 @@ func NewDispatcher(cfg DispatcherConfig) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{cfg: cfg, log: cfg.Logger, metrics: m, settler: make(chan *job, 1024),
 		fetch: make(chan struct{}, 1), fatal: make(chan error, 1),
-		held: map[message.ID]*job{}, cancels: map[message.ID]*verdict{}, flights: map[*flight]struct{}{},
+		held: map[message.ID]*job{}, begun: map[message.ID]*job{}, cancels: map[message.ID]*verdict{}, flights: map[*flight]struct{}{},
 		shelves: map[uint64]*shelf{}}
 	for _, c := range message.Channels {
 		if c != message.ChannelStore {
@@ -332,9 +333,15 @@ func (d *Dispatcher) drop(jobs ...*job) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, j := range jobs {
-		if d.held[j.rec.ID] == j {
-			delete(d.held, j.rec.ID)
-		}
+		d.forgetLocked(j)
+	}
+}
+
+// forgetLocked lets go of a job; another one of the same message stays.
+func (d *Dispatcher) forgetLocked(j *job) {
+	if d.held[j.rec.ID] == j {
+		delete(d.held, j.rec.ID)
+		delete(d.begun, j.rec.ID)
 	}
 }
 
@@ -356,11 +363,11 @@ func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 }
 
 // Sending returns the messages of which Holds says so, as far as match wants them.
-// It looks at all that is in memory; match must be quick.
+// match must be quick.
 func (d *Dispatcher) Sending(match func(*message.Record) bool) (ids []message.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for id, j := range d.held {
+	for id, j := range d.begun {
 		if status, _ := j.statusLocked(); status == message.Sending && match(&j.rec) {
 			ids = append(ids, id)
 		}

@@ -121,9 +121,7 @@ func (d *Dispatcher) rest(ctx context.Context, jobs []*job, put func([]message.E
 				o.overLocked(j)
 			}
 			entries = append(entries, j.entry)
-			if d.held[j.rec.ID] == j {
-				delete(d.held, j.rec.ID)
-			}
+			d.forgetLocked(j)
 		}
 		d.mu.Unlock()
 		if err := put(entries); err != nil {
