@@ -99,12 +99,15 @@ func (a *app) root() *cobra.Command {
 	flags.StringVarP(&a.output, "output", "o", "text", "how to print: text or json")
 	flags.StringVar(&a.server, "server", "", "ops `URL` of the appliance to talk to (default: its admin socket)")
 	flags.StringVar(&a.tokenFile, "token-file", "", "`FILE` with the admin token, for --server")
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error {
 		if a.output != "text" && a.output != "json" {
 			return usagef("--output %q: write text or json", a.output)
 		}
 		if a.tokenFile != "" && a.server == "" {
 			return usagef("--token-file is for --server URL; the admin socket needs none")
+		}
+		if instead, local := withoutServer[cmd.CommandPath()]; local && a.server != "" {
+			return usagef("%s %s; leave out --server", cmd.CommandPath(), instead)
 		}
 		return nil
 	}
@@ -115,6 +118,15 @@ func (a *app) root() *cobra.Command {
 		return chooseCommand(cmd, args)
 	}
 	return root
+}
+
+// withoutServer are the commands that speak to no ops listener, and what they do
+// instead: whoever gives them one must not believe that it was asked.
+var withoutServer = map[string]string{
+	"forebay send": "speaks to the public API, which --url names", "forebay serve": "runs here", "forebay version": "tells of this program",
+	"forebay config check": "reads files of this machine", "forebay restore": "works on this machine's stopped appliance",
+	"forebay wal verify": "works on this machine's stopped appliance", "forebay wal salvage": "works on this machine's stopped appliance",
+	"forebay cluster recover": "works on this machine's stopped appliance", "forebay cluster certs": "writes files on this machine", "forebay docs man": "writes files on this machine",
 }
 
 // group is a command that only has others below it.

@@ -66,9 +66,6 @@ func (a *app) clusterRecoverCommand() *cobra.Command {
 		"The appliance must be stopped. It refuses while another member answers that there is a leader, or while enough of them answer to elect one.\n\n" +
 		"The lost nodes must never start again with their raft directories. Afterwards start this node and add new ones with `forebay cluster add`."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if a.server != "" {
-			return usagef("%s works on this machine's stopped appliance, not on --server", cmd.CommandPath())
-		}
 		c, _, err := a.config()
 		if err != nil {
 			return err

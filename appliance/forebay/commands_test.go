@@ -7,9 +7,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 const (
@@ -135,32 +138,35 @@ func TestRequeueRefused(t *testing.T) {
 func TestUsage(t *testing.T) {
 	dir := t.TempDir()
 	for args, want := range map[string]string{
-		"acount":                    `unknown command "acount"; did you mean account?`,
-		"account":                   "forebay account: which command?",
-		"account creat":             "did you mean create?",
-		"completion tcsh":           "unknown command",
-		"--colour":                  "unknown flag: --colour; see `forebay --help`",
-		"status --wat":              "unknown flag: --wat; see `forebay status --help`",
-		"status now":                "takes no arguments",
-		"account show":              "forebay account show wants ID, got 0 arguments",
-		"account create acme":       "Add --tier",
-		"account set acme":          "nothing to change",
-		"status --output yaml":      "write text or json",
-		"status --token-file x":     "--token-file is for --server",
-		"send x --wait 31":          "--wait 31 is out of range; write 1 to 30",
-		"send x --wait 0":           "--wait 0 is out of range; write 1 to 30",
-		"status --server ftp://x":   "want a URL",
-		"message list --limit 0":    "write 1 to 100",
-		"message list --limit x":    "invalid argument",
-		"audit --since yesterday":   "--since \"yesterday\" is no time",
-		"send hello":                "set FOREBAY_KEY",
-		"send a b":                  "at most one TEXT",
-		"bench --rate fast":         "write messages a second, or max",
-		"bench --priorities urgent": "does not exist",
-		"bench --duration 5":        "without a unit",
-		"bench":                     "no API key",
-		"serve --dev --config x":    "leave out --config",
-		"wal verify a b":            "at most one DIR",
+		"acount":                            `unknown command "acount"; did you mean account?`,
+		"account":                           "forebay account: which command?",
+		"account creat":                     "did you mean create?",
+		"completion tcsh":                   "unknown command",
+		"--colour":                          "unknown flag: --colour; see `forebay --help`",
+		"status --wat":                      "unknown flag: --wat; see `forebay status --help`",
+		"status now":                        "takes no arguments",
+		"account show":                      "forebay account show wants ID, got 0 arguments",
+		"account create acme":               "Add --tier",
+		"account set acme":                  "nothing to change",
+		"status --output yaml":              "write text or json",
+		"status --token-file x":             "--token-file is for --server",
+		"send x --server http://h":          "forebay send speaks to the public API, which --url names; leave out --server",
+		"wal salvage --server http://h":     "forebay wal salvage works on this machine's stopped appliance; leave out --server",
+		"cluster recover --server http://h": "forebay cluster recover works on this machine's stopped appliance; leave out --server",
+		"send x --wait 31":                  "--wait 31 is out of range; write 1 to 30",
+		"send x --wait 0":                   "--wait 0 is out of range; write 1 to 30",
+		"status --server ftp://x":           "want a URL",
+		"message list --limit 0":            "write 1 to 100",
+		"message list --limit x":            "invalid argument",
+		"audit --since yesterday":           "--since \"yesterday\" is no time",
+		"send hello":                        "set FOREBAY_KEY",
+		"send a b":                          "at most one TEXT",
+		"bench --rate fast":                 "write messages a second, or max",
+		"bench --priorities urgent":         "does not exist",
+		"bench --duration 5":                "without a unit",
+		"bench":                             "no API key",
+		"serve --dev --config x":            "leave out --config",
+		"wal verify a b":                    "at most one DIR",
 	} {
 		if o := run(t, dir, nil, strings.Fields(args)...); o.code != 2 {
 			t.Errorf("%s: exit code %d, want 2: %+v", args, o.code, o)
@@ -311,5 +317,53 @@ func TestBenchAccounts(t *testing.T) {
 	}
 	if last := f.last(t); !strings.HasPrefix(last, "DELETE /accounts/bench-") {
 		t.Errorf("the last request was %q", last)
+	}
+}
+
+// TestCommandsWithoutServer: they exist, and every other command asks whatever
+// --server names.
+func TestCommandsWithoutServer(t *testing.T) {
+	root := (&app{}).root()
+	var commands []string
+	var look func(*cobra.Command)
+	look = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if look(sub); !sub.HasSubCommands() && sub.IsAvailableCommand() && !strings.HasPrefix(sub.CommandPath(), "forebay completion ") {
+				commands = append(commands, sub.CommandPath())
+			}
+		}
+	}
+	look(root)
+	for path := range withoutServer {
+		if !slices.Contains(commands, path) {
+			t.Errorf("there is no command %s", path)
+		}
+	}
+	arguments := strings.NewReplacer("[", "", "]", "", "…", "", "...", "", "VERSION", "1", "NODE", "1", "FILE", "new.file", "ID", "019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f")
+	for _, path := range commands {
+		if _, local := withoutServer[path]; local {
+			continue
+		}
+		cmd, _, err := root.Find(strings.Fields(path)[1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := append(strings.Fields(path)[1:], strings.Fields(arguments.Replace(strings.TrimPrefix(cmd.Use, cmd.Name())))...)
+		switch path {
+		case "forebay account create":
+			words = append(words, "--tier", "basic")
+		case "forebay account set":
+			words = append(words, "--name", "n")
+		case "forebay config diff":
+			words = []string{"config", "diff", "1", "2"}
+		case "forebay bench":
+			words = append(words, "--accounts", "1")
+		case "forebay message requeue":
+			words = []string{"message", "requeue", "--status", "failed", "--yes"}
+		}
+		o := run(t, t.TempDir(), nil, append(words, "--server", "http://127.0.0.1:1")...)
+		if o.code != 1 || !strings.Contains(o.stderr, "127.0.0.1:1") {
+			t.Errorf("%v: %+v", words, o)
+		}
 	}
 }
