@@ -1,0 +1,46 @@
+package limiter
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestWhoWaitsIsNotKeptWaiting: what a call waits for goes off at once, and what is
+// only to be reported gathers first.
+func TestWhoWaitsIsNotKeptWaiting(t *testing.T) {
+	l := Limits{Rate: 16, Burst: 16, Concurrent: 4} // each message is to be reported
+	synctest.Test(t, func(t *testing.T) {
+		s, err := NewSpender(Config{Node: 1, Group: NewLocal(time.Hour, func(string) (Limits, bool) { return l, true })}, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx, time.Second) }()
+		defer func() { cancel(); <-done }()
+
+		began := time.Now()
+		p, v := s.Enter(t.Context(), "cold", l)
+		got, _ := p.Take(t.Context(), 1)
+		if took := time.Since(began); got != 1 || took >= gatherFor {
+			t.Fatalf("a cold account: %d tokens after %v, %+v", got, took, v)
+		}
+		time.Sleep(sendEvery)
+		synctest.Wait()
+		before := s.Stats().Answered
+		p.Settle(1, 1)
+		p.Leave()
+		time.Sleep(gatherFor - time.Millisecond)
+		synctest.Wait()
+		if n := s.Stats().Answered; n != before {
+			t.Errorf("%d exchanges before the report has gathered", n-before)
+		}
+		time.Sleep(sendEvery)
+		synctest.Wait()
+		if n := s.Stats().Answered; n != before+1 {
+			t.Errorf("%d exchanges, want one with the report", n-before)
+		}
+	})
+}
