@@ -32,8 +32,9 @@ type Limiter interface {
 
 // Pass is a request in flight.
 type Pass interface {
-	// Take admits up to n messages and returns how many. The error, a *Limited,
-	// says why not all.
+	// Take takes up to n messages' tokens and returns how many are to be settled.
+	// The error, a *Limited, says why not all; without one, or with a shadow's, all n
+	// may go.
 	Take(ctx context.Context, n int) (int, error)
 	// Settle says how many of the messages that were admitted count; the others
 	// have used up nothing.

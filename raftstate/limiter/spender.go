@@ -226,8 +226,8 @@ func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Ve
 }
 
 // Take takes tokens for up to n messages and returns for how many. Fewer: the
-// verdict says why. It waits for the group only if this node holds too few.
-// Every token must be settled.
+// verdict says why; a plan in shadow lets all of them go. It waits for the group
+// only if this node holds too few. Every token must be settled.
 func (p *Pass) Take(ctx context.Context, n int64) (got int64, v Verdict) {
 	s, e := p.spender, p.entry
 	now := s.cfg.Now()
