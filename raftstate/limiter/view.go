@@ -65,6 +65,9 @@ type Busy struct {
 func (s *State) Busiest(n int) []Busy {
 	var top []Busy
 	for account, a := range s.ledgers {
+		if len(top) == n && (n == 0 || a.total < top[n-1].Counted) {
+			continue // as nearly all are
+		}
 		b := Busy{Account: account, Counted: a.total}
 		i, _ := slices.BinarySearchFunc(top, b, func(x, y Busy) int {
 			return cmp.Or(cmp.Compare(y.Counted, x.Counted), cmp.Compare(x.Account, y.Account))
