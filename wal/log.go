@@ -193,6 +193,7 @@ func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
 	l.stop = cancel
 	l.done.Go(func() { l.write(ctx) })
 	l.done.Go(func() { l.upkeep(ctx) })
+	l.done.Go(func() { l.scrubber(ctx) })
 	l.done.Go(func() { l.reclaimLoop(ctx) })
 	l.done.Go(func() { l.unparkDue(ctx) })
 	return l

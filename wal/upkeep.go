@@ -15,12 +15,6 @@ const (
 	measureEvery = 250 * time.Millisecond
 	sweepEvery   = time.Second
 	sweepKeys    = 20_000 // idempotency keys looked at in one sweep
-
-	// A scrub reads every live key; after one it rests a hundred times as long
-	// as it took, so that it costs a hundredth of a core at most.
-	scrubRest  = 100
-	scrubFirst = 10 * time.Second
-	scrubYield = 3 // times Config.Scrub that one gives way to pressure at most
 )
 
 // upkeep is the goroutine of the log's regular duties. None of them is on the
@@ -28,7 +22,7 @@ const (
 func (l *Log) upkeep(ctx context.Context) {
 	ticker := time.NewTicker(measureEvery)
 	defer ticker.Stop()
-	d := duties{began: time.Now(), scrubAt: time.Now().Add(scrubFirst)}
+	var d duties
 	for {
 		if err := l.watch.err(); err != nil {
 			l.fail(err)
@@ -54,10 +48,6 @@ type duties struct {
 	tideAt    time.Time
 	sweepAt   time.Time
 	sweepFrom []byte
-	began     time.Time
-	scrubAt   time.Time
-	scrubbed  time.Time
-	seen      uint64 // compactions before the last scrub
 }
 
 func (l *Log) perform(ctx context.Context, d *duties, now time.Time) {
@@ -78,7 +68,6 @@ func (l *Log) perform(ctx context.Context, d *duties, now time.Time) {
 			d.sweepAt = time.Time{} // there are more where these were
 		}
 	}
-	l.scrubIfDue(ctx, d, now, report)
 }
 
 // measure looks at the disk and opens or shuts the door for appends.
@@ -198,82 +187,4 @@ func (l *Log) sweep(ctx context.Context, from *[]byte) (int, error) {
 		return 0, err
 	}
 	return n, r.err
-}
-
-// scrubIfDue counts the live keys after compactions, and now and then anyway.
-func (l *Log) scrubIfDue(ctx context.Context, d *duties, now time.Time, report func(string, error)) {
-	compacted := l.watch.compactions.Load()
-	if now.Before(d.scrubAt) || compacted == d.seen && now.Sub(d.scrubbed) < l.cfg.Scrub {
-		return
-	}
-	last := d.scrubbed
-	if last.IsZero() {
-		last = d.began
-	}
-	if l.spill.Load() && now.Sub(last) < scrubYield*l.cfg.Scrub {
-		return
-	}
-	d.seen, d.scrubbed = compacted, now
-	report("scrub", l.scrub(ctx))
-	took := time.Since(now)
-	d.scrubAt = time.Now().Add(max(scrubFirst, scrubRest*took))
-}
-
-// scrub holds the records on disk against the ledger, both as of one commit. If
-// any are gone, the log has failed. It does not check their sums: whoever reads
-// a record does.
-func (l *Log) scrub(ctx context.Context) error {
-	if _, err := l.acquire(); err != nil {
-		return err
-	}
-	defer l.release()
-	type moment struct {
-		txn    *badger.Txn
-		ledger *ledger
-	}
-	at := make(chan moment, 1)
-	r := &request{done: make(chan struct{}, 1), between: func() {
-		at <- moment{l.db.NewTransaction(false), l.writer.ledger.clone()}
-	}}
-	if err := l.submit(ctx, r); err != nil {
-		return err // the log is closing
-	}
-	if r.err != nil {
-		return r.err
-	}
-	m := <-at
-	defer m.txn.Discard()
-	there, err := takeCensus(ctx, m.txn)
-	if err != nil {
-		return err
-	}
-	l.metrics.scrubs.Inc()
-	var gone []uint64
-	m.ledger.compare(there, func(seq uint64) { gone = append(gone, seq) }, func(uint64) {})
-	if len(gone) > 0 {
-		err := fmt.Errorf("%w: %d accepted messages are gone from the disk, numbers %d to %d", errDamaged, len(gone), gone[0], gone[len(gone)-1])
-		l.fail(err)
-		return err
-	}
-	return nil
-}
-
-// takeCensus notes the number of every record.
-func takeCensus(ctx context.Context, txn *badger.Txn) (*census, error) {
-	c, n := newCensus(), 0
-	for _, prefix := range []byte{prefixMessage, prefixParked} {
-		err := each(txn, []byte{prefix}, nil, func(_ *badger.Item, value []byte) error {
-			if n++; n%4096 == 0 && ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if seq := recordSeq(value); seq != 0 {
-				c.add(seq)
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return c, nil
 }
