@@ -156,7 +156,12 @@ func TestNotReadyBeforeRun(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	w := open(t, t.TempDir()).wait(t)
-	got := w.Status()
+	var got Status
+	// raft counts an entry as applied a moment after it is.
+	eventually(t, "it has applied all of its log", func() bool {
+		got = w.Status()
+		return len(got.Members) == 1 && got.Members[0].Lag == 0
+	})
 	want := Status{Ready: true, Role: "leader", Term: got.Term, Leader: 1, Applied: got.Applied,
 		Members: []Member{{Node: 1, Address: "node-1", Role: "leader", Reachable: true}}}
 	if diff := gocmp.Diff(want, got); diff != "" || got.Term == 0 || got.Applied == 0 {
