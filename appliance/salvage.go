@@ -28,7 +28,8 @@ func Stored(ctx context.Context, cfg config.Config, node uint16, seqs []uint64) 
 		return err
 	}
 	if url := cfg.Database.URL.Reveal(); url != "" {
-		return found, askDatabase(ctx, postgres.Config{URL: url, MaxPoolSize: 1, ConnectionTimeout: cfg.Database.ConnectionTimeout, Retention: cfg.Database.Retention}, askTimeout, ask)
+		err = askDatabase(ctx, postgres.Config{URL: url, MaxPoolSize: 1, ConnectionTimeout: cfg.Database.ConnectionTimeout, Retention: cfg.Database.Retention}, askTimeout, ask)
+		return found, err
 	}
 	dir := filepath.Join(cfg.DataDir, "store")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -38,7 +39,8 @@ func Stored(ctx context.Context, cfg config.Config, node uint16, seqs []uint64) 
 	if err != nil {
 		return nil, err
 	}
-	return found, errors.Join(ask(ctx, store), store.Close())
+	err = errors.Join(ask(ctx, store), store.Close())
+	return found, err
 }
 
 // askDatabase runs a store just long enough to ask it something.
