@@ -76,7 +76,10 @@ func (g *Group) Transfer(ctx context.Context, to uint16) error {
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("transfer leadership: %w: no other node leads yet", ErrUnknownOutcome), err)
+			if err != nil {
+				return fmt.Errorf("transfer leadership: %w: no other node leads yet: %w", ErrUnknownOutcome, err)
+			}
+			return fmt.Errorf("transfer leadership: %w: no other node leads yet", ErrUnknownOutcome)
 		}
 	}
 }
