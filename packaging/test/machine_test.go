@@ -26,10 +26,11 @@ type machine struct {
 }
 
 // debian makes, once, the tree that machines start from: the release and the
-// package sources of this host.
+// package sources of this host. Its name begins with a dot, so that ./... does not
+// go through a whole Debian, nor into the /proc of one that is being made.
 func debian(t *testing.T) string {
 	t.Helper()
-	tree, err := filepath.Abs("../../dist/debian")
+	tree, err := filepath.Abs("../../dist/.debian")
 	must(t, "name the tree", err)
 	if _, err := os.Stat(filepath.Join(tree, "done")); err == nil {
 		return tree
