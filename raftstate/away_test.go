@@ -59,6 +59,7 @@ func TestWaitingForANodeEnds(t *testing.T) {
 	c := newCluster(t, 3, steadily).startAll(1, 2, 3)
 	away := c.follower()
 	leader := c.nodes[c.leader()]
+	eventually(t, "raft's heartbeats are noticed", func() bool { return leader.peers.get(away).beats })
 	sent := 0
 	deliver := func(term uint64) error {
 		return leader.deliver(away, term, func() error { sent++; return nil })
@@ -86,5 +87,18 @@ func TestWaitingForANodeEnds(t *testing.T) {
 	}
 	if err := <-ended; !errors.Is(err, errLeftAlone) || sent != 2 {
 		t.Errorf("to a node that was removed: sent %d, %v, want errLeftAlone", sent, err)
+	}
+}
+
+// TestANodeTooBusyForPingsIsNotAway: as long as raft's heartbeats reach it, entries
+// do, too, however slowly.
+func TestANodeTooBusyForPingsIsNotAway(t *testing.T) {
+	p := newPeers()
+	p.seen[2] = peer{away: true}
+	for _, answered := range []bool{false, true, false} {
+		p.beat(2, answered)
+		if away := p.isAway(2); away == answered {
+			t.Errorf("pings fail, heartbeats answered: %v; away: %v", answered, away)
+		}
 	}
 }

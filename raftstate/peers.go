@@ -42,6 +42,7 @@ type peer struct {
 	at     time.Time // when; zero: never
 	steady int       // answers in a row that were close behind the leader
 	away   bool      // the last ping got no answer
+	beats  bool      // raft's last heartbeat to it did
 }
 
 // peers is what this node hears of the others.
@@ -57,8 +58,21 @@ func newPeers() *peers {
 	return &peers{hurry: make(chan struct{}, 1), seen: map[uint16]peer{}, moved: map[uint16]string{}}
 }
 
-// isAway reports whether the last ping to a node got no answer.
-func (p *peers) isAway(node uint16) bool { return p.get(node).away }
+// isAway reports whether neither the last ping to a node nor raft's last heartbeat
+// got an answer. A node that is only too busy for pings is not away.
+func (p *peers) isAway(node uint16) bool {
+	seen := p.get(node)
+	return seen.away && !seen.beats
+}
+
+// beat notes what became of a heartbeat.
+func (p *peers) beat(node uint16, answered bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	seen := p.seen[node]
+	seen.beats = answered
+	p.seen[node] = seen
+}
 
 // pingNow has the others pinged at once: one may have come back, or gone.
 func (p *peers) pingNow() {

@@ -59,6 +59,8 @@ type memberTransport struct {
 	*raft.NetworkTransport
 	hanging func() time.Duration
 	mute    time.Duration
+	// beat is told of each heartbeat whether it was answered.
+	beat func(node uint16, answered bool)
 	// deliver sends to a node when it is not away.
 	deliver func(node uint16, term uint64, send func() error) error
 }
@@ -70,7 +72,9 @@ func (t *memberTransport) AppendEntries(id raft.ServerID, target raft.ServerAddr
 	}
 	send := func() error { return t.NetworkTransport.AppendEntries(id, target, q, r) }
 	if isHeartbeat(q) { // raft's heartbeats have a goroutine of their own, and short pauses
-		return send()
+		err := send()
+		t.beat(nodeOf(id), err == nil)
+		return err
 	}
 	return t.deliver(nodeOf(id), q.Term, send)
 }
@@ -92,8 +96,7 @@ const awaitLook = 25 * time.Millisecond
 
 var errLeftAlone = errors.New("the node is away, and this one does not lead it any more")
 
-// deliver sends to a node, which it waits for while that does not answer pings:
-// for as long as this node leads in the term and the other is a member. Both are
+// deliver sends to a node, which it waits for while that does not answer: for as long as this node leads in the term and the other is a member. Both are
 // in raft's hands, and raft does not say when they end. What fails is a reason to
 // ping at once: raft's pauses are short as long as its failures are few.
 func (g *Group) deliver(node uint16, term uint64, send func() error) error {
@@ -140,5 +143,5 @@ func (g *Group) openTransport() raft.Transport {
 		Timeout:         max(silence*g.cfg.Cluster.Heartbeat, time.Second),
 		Logger:          &raftLogger{Logger: g.log},
 	})
-	return &memberTransport{network, g.watch.hanging, max(muteHeartbeats*g.cfg.Cluster.Heartbeat, muteLeast), g.deliver}
+	return &memberTransport{network, g.watch.hanging, max(muteHeartbeats*g.cfg.Cluster.Heartbeat, muteLeast), g.peers.beat, g.deliver}
 }

@@ -74,7 +74,7 @@ func TestALeaderThatHangsFallsSilent(t *testing.T) {
 	c := newCluster(t, 1).startAll(1)
 	var hangs time.Duration
 	real := c.nodes[1].transport.(*memberTransport)
-	transport := &memberTransport{real.NetworkTransport, func() time.Duration { return hangs }, real.mute, real.deliver}
+	transport := &memberTransport{real.NetworkTransport, func() time.Duration { return hangs }, real.mute, real.beat, real.deliver}
 	if real.mute != muteLeast {
 		t.Errorf("silent after %v, want %v with a heartbeat of %v", real.mute, muteLeast, testHeartbeat)
 	}
