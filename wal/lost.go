@@ -48,9 +48,14 @@ func (n *names) sort() {
 // name makes a finding of each lost number, ascending, with all that is known of
 // the message.
 func (n *names) name(lost []uint64) []Finding {
-	var found []Finding
+	found := make([]Finding, 0, len(lost))
 	for len(lost) > 0 {
-		at, _ := slices.BinarySearchFunc(n.known, lost[0], func(k landmark, seq uint64) int { return cmp.Compare(k.seq, seq) })
+		at, there := slices.BinarySearchFunc(n.known, lost[0], func(k landmark, seq uint64) int { return cmp.Compare(k.seq, seq) })
+		if there { // by an older version of its record, from before it was put to rest or came back
+			found = append(found, missing(Finding{Seq: lost[0], ID: n.known[at].id}))
+			lost = lost[1:]
+			continue
+		}
 		var before, after landmark // zero: nothing is known on that side
 		if at > 0 {
 			before = n.known[at-1]
@@ -72,7 +77,7 @@ func (n *names) between(before, after landmark, lost []uint64) []Finding {
 	live, other := inside(n.live, before.id, after.id), inside(n.other, before.id, after.id)
 	found := make([]Finding, len(lost))
 	for i, seq := range lost {
-		f := Finding{Kind: FindMissing, Seq: seq, Text: "accepted, not known to be complete, and not readable"}
+		f := Finding{Seq: seq}
 		switch {
 		case len(live) == len(lost):
 			f.ID = live[i]
@@ -81,10 +86,16 @@ func (n *names) between(before, after landmark, lost []uint64) []Finding {
 		default:
 			f.After, f.Before = before.id, after.id
 		}
-		f.Text += f.accepted()
-		found[i] = f
+		found[i] = missing(f)
 	}
 	return found
+}
+
+// missing says of a lost message what is known of it.
+func missing(f Finding) Finding {
+	f.Kind = FindMissing
+	f.Text = "accepted, not known to be complete, and not readable" + f.accepted()
+	return f
 }
 
 // inside are the ids between two, of which either may be missing.

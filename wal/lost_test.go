@@ -34,6 +34,8 @@ func TestNamesOfLostMessages(t *testing.T) {
 		"at the beginning":                       {[]uint64{5}, nil, nil, []uint64{2}, []want{{before: 5}}},
 		"in two places":                          {[]uint64{1, 3, 5}, ids(4), nil, []uint64{2, 4}, []want{{after: 1, before: 3}, {is: 4}}},
 		"an id that has its number":              {[]uint64{1, 2, 4}, ids(2), nil, []uint64{3}, []want{{after: 2, before: 4}}},
+		"an older version of its own":            {[]uint64{1, 2, 4}, nil, nil, []uint64{2, 3}, []want{{is: 2}, {after: 2, before: 4}}},
+		"the last, in an older version":          {[]uint64{1, 2}, nil, nil, []uint64{2}, []want{{is: 2}}},
 		"nothing is known":                       {nil, nil, nil, []uint64{1}, []want{{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
