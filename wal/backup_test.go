@@ -75,7 +75,7 @@ func TestBackupWhileRunningAndRestore(t *testing.T) {
 	t.Parallel()
 	backup, before, parked := backedUp(t)
 	cfg := smallConfig(t)
-	s, err := Restore(bytes.NewReader(backup), cfg.Dir, Issued{})
+	s, err := tryRestore(t, backup, cfg.Dir, Issued{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestBackupWhileRunningAndRestore(t *testing.T) {
 		t.Fatalf("number %d after %d", r.Seq, s.LastSeq)
 	}
 	closeTest(t, l)
-	if _, err := Restore(bytes.NewReader(backup), cfg.Dir, Issued{}); err == nil {
+	if _, err := tryRestore(t, backup, cfg.Dir, Issued{}); err == nil {
 		t.Fatal("a log was restored over another")
 	}
 	l = openTest(t, cfg)
@@ -126,7 +126,7 @@ func TestADamagedBackupIsRefused(t *testing.T) {
 				hurt[at] ^= 0x10
 			}
 			dir := filepath.Join(tempDir(t), "wal")
-			if s, err := Restore(bytes.NewReader(hurt), dir, Issued{}); err == nil {
+			if s, err := tryRestore(t, hurt, dir, Issued{}); err == nil {
 				t.Errorf("%s at byte %d of %d: restored, %+v", how, at, len(backup), s)
 			}
 			if left, _ := filepath.Glob(dir + "*"); len(left) > 0 {
@@ -141,7 +141,7 @@ func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
 	dir := tempDir(t)
 	precious := filepath.Join(dir, "precious")
 	writeFile(t, precious, []byte("data"))
-	if _, err := Restore(bytes.NewReader(backup), dir, Issued{}); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := tryRestore(t, backup, dir, Issued{}); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Fatal(err)
 	}
 	if string(readFile(t, precious)) != "data" {
@@ -151,7 +151,7 @@ func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
 	if err := os.MkdirAll(dbDir(empty), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Restore(bytes.NewReader(backup), empty, Issued{}); err != nil {
+	if _, err := tryRestore(t, backup, empty, Issued{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -203,7 +203,7 @@ func TestRestoreGoesOnBehindWhatWasIssued(t *testing.T) {
 	restored := func(since Issued) (Config, Summary) {
 		cfg := smallConfig(t)
 		cfg.Dir = filepath.Join(tempDir(t), "log")
-		s, err := Restore(bytes.NewReader(backup), cfg.Dir, since)
+		s, err := tryRestore(t, backup, cfg.Dir, since)
 		if err != nil {
 			t.Fatalf("since %d: %v", since.Seq, err)
 		}

@@ -215,7 +215,7 @@ func mustBeFoundOrHarmless(t *testing.T, hurt, name string, whole opened, issued
 	}
 	before := fileSums(t, hurt)
 	var found []Finding
-	s, err := Verify(hurt, func(f Finding) { found = append(found, f) })
+	s, err := tryVerify(t, hurt, func(f Finding) { found = append(found, f) })
 	if err != nil {
 		t.Fatalf("verify: %v (open: %s)", err, got.Err)
 	}
@@ -233,7 +233,7 @@ func salvaged(t *testing.T, hurt string, before map[string]string, whole opened,
 	lost := map[uint64]bool{}
 	quarantine := filepath.Join(filepath.Dir(hurt), "quarantine")
 	unnamed, byID := false, 0
-	s, err := Salvage(hurt, quarantine, func(f Finding) {
+	s, err := trySalvage(t, hurt, quarantine, func(f Finding) {
 		if f.Kind == FindMissing && f.Seq != 0 {
 			lost[f.Seq] = true
 			if !f.ID.IsZero() {

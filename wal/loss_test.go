@@ -126,7 +126,7 @@ func TestForeignKeysAreNamed(t *testing.T) {
 			if _, err := tryOpen(t, cfg); !errors.As(err, &damaged) {
 				t.Fatalf("%v", err)
 			}
-			s, err := Salvage(cfg.Dir, cfg.Dir+".quarantine", func(Finding) {})
+			s, err := trySalvage(t, cfg.Dir, cfg.Dir+".quarantine", func(Finding) {})
 			if err != nil || s.Waiting < 1 {
 				t.Fatalf("%+v, %v", s, err)
 			}
@@ -187,11 +187,11 @@ func TestSmallerMemtablesAfterAKill(t *testing.T) {
 		small := smallConfigAt(dir)
 		if !tide { // Verify and Salvage must not die of it either
 			removeAll(t, dir, tideName)
-			s, err := Verify(dir, func(Finding) {})
+			s, err := tryVerify(t, dir, func(Finding) {})
 			if err != nil || s.Grave != 1 {
 				t.Fatalf("%+v, %v", s, err)
 			}
-			if s, err = Salvage(dir, dir+".quarantine", func(Finding) {}); err != nil || s.Node != 7 {
+			if s, err = trySalvage(t, dir, dir+".quarantine", func(Finding) {}); err != nil || s.Node != 7 {
 				t.Fatalf("%+v, %v", s, err)
 			}
 		}
@@ -212,17 +212,17 @@ func TestSalvageLeavesAWholeLogAlone(t *testing.T) {
 	dir := crashCopy(t, cfg.Dir)
 	closeTest(t, l)
 	before := fileSums(t, dir)
-	if _, err := Salvage(dir, dir+".quarantine", func(f Finding) { t.Error(f) }); !errors.Is(err, ErrNothingToSalvage) {
+	if _, err := trySalvage(t, dir, dir+".quarantine", func(f Finding) { t.Error(f) }); !errors.Is(err, ErrNothingToSalvage) {
 		t.Fatal(err)
 	}
-	s, err := Verify(dir, func(f Finding) { t.Error(f) })
+	s, err := tryVerify(t, dir, func(f Finding) { t.Error(f) })
 	if err != nil || s.Waiting != 100 || s.LastSeq != 100 || s.Node != 7 {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if after := fileSums(t, dir); fmt.Sprint(before) != fmt.Sprint(after) {
 		t.Fatal("the log was changed")
 	}
-	if _, err := Verify(filepath.Join(dir, "nowhere"), func(Finding) {}); err == nil {
+	if _, err := tryVerify(t, filepath.Join(dir, "nowhere"), func(Finding) {}); err == nil {
 		t.Fatal("a log that is not there was verified")
 	}
 }
@@ -236,7 +236,7 @@ func TestSalvageToAnotherFileSystemIsUndone(t *testing.T) {
 	closeTest(t, l)
 	removeAll(t, cfg.Dir, tideName)
 	before := fileSums(t, cfg.Dir)
-	if _, err := Salvage(cfg.Dir, filepath.Join(d.at, "quarantine"), func(Finding) {}); err == nil || !strings.Contains(err.Error(), "file system") {
+	if _, err := trySalvage(t, cfg.Dir, filepath.Join(d.at, "quarantine"), func(Finding) {}); err == nil || !strings.Contains(err.Error(), "file system") {
 		t.Fatal(err)
 	}
 	if after := fileSums(t, cfg.Dir); fmt.Sprint(before) != fmt.Sprint(after) {

@@ -291,6 +291,8 @@ func readMark(cfg Config) (mark tide, err error) {
 	return tide{}, nil
 }
 
+var errInUse = errors.New("in use by another process; stop the appliance first")
+
 // openBadger opens the database, turning a panic over damaged files into an
 // error that names them.
 func openBadger(dir string, o badger.Options) (db *badger.DB, err error) {
@@ -302,7 +304,7 @@ func openBadger(dir string, o badger.Options) (db *badger.DB, err error) {
 	db, err = badger.Open(o)
 	if err != nil {
 		if strings.Contains(err.Error(), "Cannot acquire directory lock") {
-			return nil, fmt.Errorf("the log in %s is in use by another process", dir)
+			return nil, fmt.Errorf("the log in %s is %w", dir, errInUse)
 		}
 		return nil, fmt.Errorf("open the log's database: %w", err)
 	}

@@ -136,7 +136,7 @@ func lockLog(dir string) (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("the log in %s is in use; stop the appliance first", dir)
+		return nil, fmt.Errorf("the log in %s is %w", dir, errInUse)
 	}
 	// Unlocked, and not only closed: a child of this process holds the same
 	// lock between its fork and its exec.

@@ -270,11 +270,11 @@ func (l *Log) Next(ctx context.Context, max int, linger time.Duration) ([]messag
 	}
 }
 
-// batchBytes is how large a batch may be, a record more or less.
+// batchBytes is how large a batch may be, a record more or less; at least 1.
 func (w *window) batchBytes() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.maxBytes / batchShare
+	return max(w.maxBytes/batchShare, 1)
 }
 
 // collect takes up to max records, reading back what is on disk only. It is

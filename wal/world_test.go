@@ -100,15 +100,42 @@ func openTest(t testing.TB, cfg Config) *Log {
 	return l
 }
 
-// tryOpen opens a log. Badger's lock on one that was closed may be held for a
-// moment longer: by a child of this process between its fork and its exec.
-func tryOpen(t testing.TB, cfg Config) (l *Log, err error) {
+// whenFree does what needs a log that nobody has open. Badger's lock on one that was
+// closed may be held for a moment longer: by a child of this process between its fork
+// and its exec.
+func whenFree(t testing.TB, do func() error) (err error) {
 	t.Helper()
 	eventually(t, "the log is free", func() bool {
-		l, err = Open(cfg)
-		return err == nil || !strings.Contains(err.Error(), "in use")
+		err = do()
+		return !errors.Is(err, errInUse)
 	})
+	return err
+}
+
+// tryOpen, tryRestore, tryVerify and trySalvage are Open, Restore, Verify and Salvage
+// of a log that is closed.
+func tryOpen(t testing.TB, cfg Config) (l *Log, err error) {
+	t.Helper()
+	err = whenFree(t, func() error { l, err = Open(cfg); return err })
 	return l, err
+}
+
+func tryRestore(t testing.TB, backup []byte, dir string, since Issued) (s Summary, err error) {
+	t.Helper()
+	err = whenFree(t, func() error { s, err = Restore(bytes.NewReader(backup), dir, since); return err })
+	return s, err
+}
+
+func tryVerify(t testing.TB, dir string, report func(Finding)) (s Summary, err error) {
+	t.Helper()
+	err = whenFree(t, func() error { s, err = Verify(dir, report); return err })
+	return s, err
+}
+
+func trySalvage(t testing.TB, dir, quarantine string, report func(Finding)) (s Summary, err error) {
+	t.Helper()
+	err = whenFree(t, func() error { s, err = Salvage(dir, quarantine, report); return err })
+	return s, err
 }
 
 func closeTest(t testing.TB, l *Log) {
