@@ -221,16 +221,9 @@ func signal(ch chan struct{}) {
 // their grace, records them, and returns nil. What is not settled stays in the
 // log. An error means that the log has failed.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	shelves, err := d.cfg.Journal.Shelves()
-	if err != nil {
-		return fmt.Errorf("list shelves: %w", err)
+	if err := d.findShelves(); err != nil {
+		return err
 	}
-	d.mu.Lock()
-	for _, s := range shelves {
-		d.shelfLocked(s)
-	}
-	d.mu.Unlock()
-
 	taking, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	work, release := withGrace(taking, func() time.Duration { return d.Delivery().Grace })

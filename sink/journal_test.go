@@ -17,7 +17,7 @@ type journal struct {
 	resting  map[message.ID]restingEntry // guarded by source.mu, as all below
 	recalled map[message.ID][]byte
 	progress map[message.ID][]byte
-	browsed  int
+	browsed  int                // how often all of a shelf was read
 	rests    map[message.ID]int // how often it was put to rest
 }
 
@@ -135,7 +135,7 @@ func (j *journal) Fetch(_ context.Context, shelf uint64, n int) (int, bool, erro
 func (j *journal) Browse(shelf uint64, after message.ID, n int) (all []message.Entry, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if after.IsZero() {
+	if after.IsZero() && n > 1 {
 		j.browsed++
 	}
 	for id, r := range j.resting {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"slices"
 	"time"
 
@@ -44,6 +45,7 @@ type shelf struct {
 	added   uint64 // how often something was put there
 	coming  int    // fetched, and not here yet
 	asked   time.Time
+	stray   bool // what is on it has another number now: an earlier build put it there
 }
 
 // arrival is how long what was fetched may take to arrive: what has not come by
@@ -52,20 +54,60 @@ const arrival = 5 * time.Second
 
 // arrivedLocked notes that a message came back from the shelf where it rested.
 func (d *Dispatcher) arrivedLocked(o *outlet, r *message.Record) {
-	kind, name := uint64(kindAccount), r.Account
+	kind := uint64(kindAccount)
 	switch r.HoldReason {
 	case HoldBreaker, HoldStopped:
-		if kind = kindHost; o.sender == nil {
-			return
-		}
-		name = o.sender.Service(&r.Message)
+		kind = kindHost
 	case HoldCap, HoldOff:
 	default:
 		return
 	}
-	if s := d.shelves[shelfID(o.channel, kind, r.ID.Lane(), hashOf(name))]; s != nil && s.coming > 0 {
+	id, known := o.shelfOf(kind, r)
+	if s := d.shelves[id]; known && s != nil && s.coming > 0 {
 		s.coming--
 	}
+}
+
+// shelfOf is the shelf of that kind where a message rests; false: the channel is
+// switched off, and nobody knows the service.
+func (o *outlet) shelfOf(kind uint64, r *message.Record) (id uint64, known bool) {
+	name := r.Account
+	if kind == kindHost {
+		if o.sender == nil {
+			return 0, false
+		}
+		name = o.sender.Service(&r.Message)
+	}
+	return shelfID(o.channel, kind, r.ID.Lane(), hashOf(name)), true
+}
+
+// findShelves notes what an earlier process has put to rest.
+func (d *Dispatcher) findShelves() error {
+	ids, err := d.cfg.Journal.Shelves()
+	if err != nil {
+		return fmt.Errorf("list shelves: %w", err)
+	}
+	for _, id := range ids {
+		first, err := d.cfg.Journal.Browse(id, message.ID{}, 1)
+		if err != nil {
+			return fmt.Errorf("look at shelf %x: %w", id, err)
+		}
+		d.mu.Lock()
+		s := d.shelfLocked(id)
+		s.stray = len(first) > 0 && d.strayLocked(s, first[0])
+		d.mu.Unlock()
+	}
+	return nil
+}
+
+// strayLocked reports whether what is on the shelf would rest on another one now.
+func (d *Dispatcher) strayLocked(s *shelf, first message.Entry) bool {
+	if int(s.channel) >= len(d.outlets) || d.outlets[s.channel] == nil {
+		return false
+	}
+	r, err := first.Record() // an error is for Fetch to report
+	id, known := d.outlets[s.channel].shelfOf(s.kind, &r)
+	return err == nil && known && id != s.id
 }
 
 func (d *Dispatcher) shelfLocked(id uint64) *shelf {
@@ -213,6 +255,9 @@ func (o *outlet) wantLocked(s *shelf, now time.Time) int {
 			return 0 // few at a time cost much
 		}
 		return min(room, fetchAtOne)
+	}
+	if s.stray { // what may not go yet goes to its own shelf
+		return min(fetchAtOne, o.d.cfg.QueueLimit-o.queued[s.p]) - s.coming
 	}
 	h := o.hosts.hashed[s.hash]
 	if h == nil {
