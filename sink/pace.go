@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"strings"
 	"time"
 
 	"forebay/wal/message"
@@ -90,6 +91,7 @@ func (r *recipients) throttle(who recipient, now time.Time, after time.Duration)
 		}
 		t = &rest{}
 		if len(*r) < maxRecipients {
+			who.to = strings.Clone(who.to) // see message.Entry.Record
 			(*r)[who] = t
 		}
 	}

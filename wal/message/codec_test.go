@@ -2,8 +2,10 @@ package message
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -238,4 +240,26 @@ func reachesFinal(s Status, seen map[Status]bool) bool {
 		}
 	}
 	return false
+}
+
+// TestWhatARecordSharesWithItsPayload: the text of a message is in memory once, and
+// the account does not keep it there.
+func TestWhatARecordSharesWithItsPayload(t *testing.T) {
+	m := Message{Account: "acme", Channel: ChannelEmail, To: "a@b.example", Body: strings.Repeat("x", 1000)}
+	e := Entry{Payload: m.Append(nil)}
+	r, err := e.Record()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared := func(s string) bool {
+		from := uintptr(unsafe.Pointer(unsafe.SliceData(e.Payload)))
+		at := uintptr(unsafe.Pointer(unsafe.StringData(s)))
+		return at >= from && at < from+uintptr(len(e.Payload))
+	}
+	if !shared(r.Body) {
+		t.Error("the body is a copy")
+	}
+	if r.Account != m.Account || shared(r.Account) {
+		t.Errorf("the account %q is a part of the payload", r.Account)
+	}
 }

@@ -7,6 +7,7 @@ package message
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 	"time"
 	"unsafe"
 )
@@ -221,13 +222,16 @@ type Entry struct {
 }
 
 // Record decodes the entry. The strings of the message are parts of the payload:
-// a copy would be as much memory again for everything that waits.
+// a copy would be as much memory again for everything that waits. Who keeps one for
+// longer than the message copies it, or keeps all of the payload with it. The account
+// is a copy: it is what so much goes by.
 func (e Entry) Record() (Record, error) {
 	r := Record{ID: e.ID, Seq: e.Seq, State: State{Status: Accepted}}
 	var err error
 	if r.Message, err = decode(unsafe.String(unsafe.SliceData(e.Payload), len(e.Payload))); err != nil {
 		return Record{}, fmt.Errorf("decode message %s: %w", e.ID, err)
 	}
+	r.Account = strings.Clone(r.Account)
 	if e.Progress != nil {
 		if r.State, err = DecodeState(e.Progress); err != nil {
 			return Record{}, fmt.Errorf("decode state of message %s: %w", e.ID, err)
