@@ -82,6 +82,13 @@ func TestMetricsKeepTheContract(t *testing.T) {
 				t.Errorf("forebay_%s has the labels %q, want %q", name, got, labels)
 			}
 		}
+		for _, label := range []string{"account", "host", "id", "url", "recipient"} {
+			for name, labels := range found {
+				if slices.Contains(strings.Split(labels, ","), label) {
+					t.Errorf("forebay_%s has a label that a client chooses: %s", name, label)
+				}
+			}
+		}
 	})
 }
 
