@@ -94,7 +94,7 @@ func (m manual) command(c *cobra.Command) string {
 }
 
 func (m manual) head(b *strings.Builder, name, section, short string) {
-	fmt.Fprintf(b, ".TH %q %s %q %q \"Forebay\"\n.nh\n.ad l\n.SH NAME\n%s \\- %s\n", roff(strings.ToUpper(name)), section, m.date, roff("forebay "+m.version), roff(name), roff(short))
+	fmt.Fprintf(b, ".TH \"%s\" %s \"%s\" \"%s\" \"Forebay\"\n.nh\n.ad l\n.SH NAME\n%s \\- %s\n", roff(strings.ToUpper(name)), section, m.date, roff("forebay "+m.version), roff(name), roff(short))
 }
 
 func options(b *strings.Builder, title string, flags *pflag.FlagSet) {
