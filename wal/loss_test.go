@@ -280,3 +280,35 @@ func TestALedgerOfALongHistoryIsSmall(t *testing.T) {
 		t.Fatal(l.done)
 	}
 }
+
+// TestARecordWhoseKeyHasATurnedBit is found by its sum, which is of its id, too.
+func TestARecordWhoseKeyHasATurnedBit(t *testing.T) {
+	id := message.NewID(1<<41, 5, 7, 1, 5)
+	value := newRecord(message.Entry{ID: id, Seq: 9, Payload: []byte("hello")})
+	parked := parkedKey(nil, 77, id)
+	for _, key := range [][]byte{messageKey(nil, id), parked} {
+		turned := 0
+		for bit := range 8 * idSize {
+			hurt := bytes.Clone(key)
+			hurt[len(key)-1-bit/8] ^= 1 << (bit % 8)
+			if _, err := recordID(hurt); err != nil {
+				continue // it is not taken for a record's
+			}
+			turned++
+			if got := mended(rawEntry{key: hurt, value: value}); !bytes.Equal(got.key, key) {
+				t.Errorf("bit %d of %x: got %x", bit, key, got.key)
+			}
+		}
+		if turned < 100 {
+			t.Errorf("only %d bits of %x can turn", turned, key)
+		}
+		if got := mended(rawEntry{key: key, value: value}); !bytes.Equal(got.key, key) {
+			t.Errorf("the key of a whole record became %x", got.key)
+		}
+		hurt := bytes.Clone(value)
+		hurt[len(hurt)-1] ^= 1
+		if got := mended(rawEntry{key: key, value: hurt}); !bytes.Equal(got.key, key) {
+			t.Errorf("the key of a damaged record became %x", got.key)
+		}
+	}
+}

@@ -81,7 +81,7 @@ func (w *wreck) each(fn func(rawEntry) error) error {
 	for _, f := range w.files {
 		err := f.read(f.path, func(e rawEntry) {
 			if failed == nil && len(e.key) > 0 && e.key[0] != '!' { // Badger's own keys
-				failed = fn(e)
+				failed = fn(mended(e))
 			}
 		})
 		if failed != nil {
@@ -92,6 +92,28 @@ func (w *wreck) each(fn func(rawEntry) error) error {
 		}
 	}
 	return nil
+}
+
+// mended gives a record back the key that it was written under, where one bit of the
+// id in it has turned: the record's sum is of the id, too. Otherwise the record would
+// be lost, and named by an id that is nobody's.
+func mended(e rawEntry) rawEntry {
+	id, err := recordID(e.key)
+	if err != nil || e.deleted {
+		return e
+	}
+	if _, _, err = openRecord(e.value, id); err == nil {
+		return e
+	}
+	for bit := range 8 * idSize {
+		was := id
+		was[bit/8] ^= 1 << (bit % 8)
+		if _, _, err := openRecord(e.value, was); err == nil {
+			e.key = append(bytes.Clone(e.key[:len(e.key)-idSize]), was[:]...)
+			return e
+		}
+	}
+	return e
 }
 
 func (w *wreck) readTable(path string, fn func(rawEntry)) error {
@@ -185,10 +207,9 @@ func (b *rebuilder) add(e rawEntry) error {
 	case prefixMessage, prefixParked:
 		return b.record(e)
 	case prefixProgress:
-		if len(e.key) == 1+idSize {
+		if _, _, err = openProgress(e.value, e.key); err == nil && len(e.key) == 1+idSize {
 			b.wreck.names.other = append(b.wreck.names.other, message.ID(e.key[1:]))
 		}
-		_, _, err = openProgress(e.value, e.key)
 	case prefixKey:
 		var c claim
 		if c, err = openClaim(e.value, e.key); err == nil {
