@@ -118,8 +118,8 @@ func TestFileLimit(t *testing.T) {
 	}
 
 	const spare = 60 // clients that the limit leaves room for, about
-	p := appliancetest.NewProcess(t, dir, "FOREBAY_BUFFER_MAX_DISK_BYTES=512MiB", "FOREBAY_DATABASE_MAX_POOL_SIZE=10")
-	p.LimitFiles(1024 + 10 + 512/16 + spare)
+	p := appliancetest.NewProcess(t, dir, "FOREBAY_BUFFER_MAX_DISK_BYTES=512MiB", "FOREBAY_DATABASE_MAX_POOL_SIZE=10", "FOREBAY_MEMORY_LIMIT=1GiB")
+	p.LimitFiles(1024 + 10 + 512/2 + spare) // a file of the log has 2 MiB
 	p.Begin()
 	ledger := appliancetest.NewLedger()
 	for crowd := range 3 {

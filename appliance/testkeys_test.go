@@ -51,7 +51,7 @@ func TestTestKeys(t *testing.T) {
 		if v.Error.Code != s.code || !v.Final || len(v.Attempts) == 0 {
 			t.Errorf("%+v: got %+v", s, v)
 		}
-		if first := v.Attempts[0].Outcome; s.name == "throttled" && (len(v.Attempts) != 2 || first != "throttled" || v.Attempts[1].N != 1) || s.name != "throttled" && len(v.Attempts) != 1 {
+		if first := v.Attempts[0].Outcome; s.name == "throttled" && (len(v.Attempts) != 2 || first != "throttled" || v.Attempts[1].N != 2) || s.name != "throttled" && len(v.Attempts) != 1 {
 			t.Errorf("%+v: attempts %+v", s, v.Attempts)
 		}
 		appliancetest.Eventually(t, 30*time.Second, "the end of "+s.id+" is told", func() bool {
