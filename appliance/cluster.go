@@ -55,7 +55,7 @@ func (c clusterAdapter) Transfer(ctx context.Context, to uint16) error {
 func refuseMember(err error) error {
 	if refusal, ok := errors.AsType[*raftstate.CallError](err); ok {
 		switch refusal.Code {
-		case raftstate.CodeBadMember, raftstate.CodeNoMember, raftstate.CodeWouldLose:
+		case raftstate.CodeBadMember, raftstate.CodeNoMember, raftstate.CodeUnavailable:
 			return fmt.Errorf("%w: %w", admin.Refuse(refusal.Code, refusal.Detail), err)
 		}
 	}

@@ -18,7 +18,7 @@ const callMembers = "raft/members"
 const (
 	CodeNoMember    = "not_found"   // the node is not one
 	CodeBadMember   = "invalid"     // the change makes no sense
-	CodeWouldLose   = "unavailable" // it would leave the group without a majority that answers
+	CodeUnavailable = "unavailable" // nodes that it needs do not answer
 	codeNotLeader   = "not_leader"  // asked of a node that does not lead
 	opAdd           = "add"
 	opRemove        = "remove"
@@ -178,7 +178,7 @@ func (g *Group) remove(ctx context.Context, node uint16) error {
 	}
 	if server.Suffrage == raft.Voter {
 		if voters, answer := g.votersWithout(node); 2*answer <= voters {
-			return &CallError{CodeWouldLose, fmt.Sprintf("without node %d, %d voters are left and %d of them answer: no majority", node, voters, answer)}
+			return &CallError{CodeUnavailable, fmt.Sprintf("without node %d, %d voters are left and %d of them answer: no majority", node, voters, answer)}
 		}
 	}
 	// While this node surely leads: it may be the one that goes.
@@ -213,20 +213,47 @@ func (g *Group) reaches(node uint16) bool {
 	return !p.at.IsZero() && time.Since(p.at) < 3*g.pingLimit()
 }
 
+// transfer hands the lead only to a node that answers: raft's replication to one
+// that is away waits for it (see deliver), and a second transfer to the same node
+// would wait with it, for ever, with all changes refused meanwhile.
 func (g *Group) transfer(ctx context.Context, to uint16) error {
+	if g.voters() < 2 {
+		return &CallError{CodeBadMember, "there is no other node that could lead"}
+	}
+	if to == 0 {
+		if to = g.furthest(); to == 0 {
+			return &CallError{CodeUnavailable, "no other node that could lead answers"}
+		}
+	}
 	server, ok := g.server(to)
 	switch {
-	case to != 0 && (!ok || server.Suffrage != raft.Voter):
+	case !ok || server.Suffrage != raft.Voter:
 		return &CallError{CodeNoMember, fmt.Sprintf("node %d is no member with a vote", to)}
-	case g.voters() < 2:
-		return &CallError{CodeBadMember, "there is no other node that could lead"}
+	case !g.answers(to):
+		return &CallError{CodeUnavailable, fmt.Sprintf("node %d does not answer: it cannot lead", to)}
 	}
 	g.transfers.Add(1)
 	defer g.transfers.Add(-1)
-	return g.await(ctx, func() error {
-		if to != 0 {
-			return g.raft.LeadershipTransferToServer(server.ID, server.Address).Error()
+	return g.await(ctx, func() error { return g.raft.LeadershipTransferToServer(server.ID, server.Address).Error() })
+}
+
+// furthest is the other voter that answers and has most of the log; 0: none does.
+func (g *Group) furthest() (node uint16) {
+	var last uint64
+	for _, s := range g.servers() {
+		n := nodeOf(s.ID)
+		if s.Suffrage != raft.Voter || n == g.cfg.NodeID || !g.answers(n) {
+			continue
 		}
-		return g.raft.LeadershipTransfer().Error()
-	})
+		if has := g.peers.get(n).Last; node == 0 || has > last {
+			node, last = n, has
+		}
+	}
+	return node
+}
+
+// answers reports whether a node does now, as far as this one knows, which leads.
+func (g *Group) answers(node uint16) bool {
+	seen := g.peers.get(node)
+	return seen.beats || !seen.away && g.reaches(node)
 }

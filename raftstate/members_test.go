@@ -117,6 +117,30 @@ func TestTransfer(t *testing.T) {
 	create(t, c.nodes[to], "after")
 }
 
+// TestTransferToANodeThatIsAway is refused, however often it is asked for, and the
+// group goes on; the lead goes to one that answers.
+func TestTransferToANodeThatIsAway(t *testing.T) {
+	c := newCluster(t, 3, steadily).startAll(1, 2, 3)
+	away := c.follower()
+	leads := c.leader()
+	leader := c.nodes[leads]
+	c.stop(away)
+	eventually(t, "the leader notices", func() bool { return leader.peers.isAway(away) })
+	for i := range 3 {
+		create(t, leader, fmt.Sprintf("before-%d", i)) // which the other does not have
+		if err := leader.Transfer(t.Context(), away); !hasCode(err, CodeUnavailable) {
+			t.Errorf("transfer to node %d: got %v, want %s", away, err, CodeUnavailable)
+		}
+	}
+	create(t, leader, "meanwhile")
+	if err := leader.Transfer(t.Context(), 0); err != nil {
+		t.Fatalf("transfer to whoever is there: %v", err)
+	}
+	if got := c.leader(); got == leads || got == away {
+		t.Errorf("node %d leads", got)
+	}
+}
+
 // TestRemoveKeepsAMajority: a node is not removed if those that are left could
 // not go on.
 func TestRemoveKeepsAMajority(t *testing.T) {
@@ -126,8 +150,8 @@ func TestRemoveKeepsAMajority(t *testing.T) {
 	leader := c.nodes[c.leader()]
 	eventually(t, "the leader notices", func() bool { return !leader.reaches(away) })
 	other := c.follower()
-	if err := leader.RemoveMember(t.Context(), other); !hasCode(err, CodeWouldLose) {
-		t.Errorf("remove node %d: got %v, want %s", other, err, CodeWouldLose)
+	if err := leader.RemoveMember(t.Context(), other); !hasCode(err, CodeUnavailable) {
+		t.Errorf("remove node %d: got %v, want %s", other, err, CodeUnavailable)
 	}
 	if err := leader.RemoveMember(t.Context(), away); err != nil {
 		t.Errorf("remove the node that is away: %v", err)
