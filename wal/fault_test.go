@@ -277,7 +277,7 @@ func childDescriptors() error {
 		return err
 	}
 	wg.Go(func() { churn(ctx) })
-	for n := uint64(0); n < 12_000 && ctx.Err() == nil && l.Err() == nil; n += 100 {
+	for n := uint64(0); n < 60_000 && ctx.Err() == nil && l.Err() == nil; n += 100 {
 		var ms []*message.Message
 		for i := range uint64(100) {
 			out.tell(tellSubmit, n+i, message.ID{})
