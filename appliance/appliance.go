@@ -235,14 +235,7 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	delivery := run("delivery", func() error { return a.dispatcher.Run(drain) })
 	a.runDuties(run, drain)
 	public := a.api.Server()
-	run("public API", func() error {
-		a.awaitAccounts(drain)
-		err := public.Serve(a.apiListener)
-		if errors.Is(err, http.ErrServerClosed) || errors.Is(err, httpapi.ErrHandedOver) {
-			return nil
-		}
-		return err
-	})
+	run("public API", func() error { return a.servePublic(drain, public) })
 	defer public.Close() // after a failure; a graceful stop has shut it down
 	watch, stopWatch := context.WithCancel(work)
 	defer stopWatch()
@@ -270,6 +263,17 @@ func (a *Appliance) Run(ctx context.Context) (err error) {
 	case <-ctx.Done():
 	}
 	return a.stop(stopping{public, stopDrain, cancelWork, stopWatch, stopHold, pipeline, delivery, store, socket, limits})
+}
+
+// servePublic takes clients in, once the accounts are known, until the server is
+// shut down.
+func (a *Appliance) servePublic(ctx context.Context, public *http.Server) error {
+	a.awaitAccounts(ctx)
+	err := public.Serve(a.apiListener)
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, httpapi.ErrHandedOver) {
+		return nil
+	}
+	return err
 }
 
 // runDuties starts what nobody waits for.

@@ -357,34 +357,6 @@ func (g *Group) Close() error {
 	}
 }
 
-// handOver gives the leadership to another node, as the last act: a transfer that
-// comes to nothing can leave raft refusing all commands for as long as the
-// process lives (hashicorp/raft issue 696).
-func (g *Group) handOver() {
-	if !g.leads() || g.voters() < 2 {
-		return
-	}
-	done := make(chan error, 1)
-	g.transfers.Add(1)
-	g.waits.Go(func() { done <- g.raft.LeadershipTransfer().Error() })
-	select {
-	case err := <-done:
-		if err != nil {
-			g.log.Info("raft: leadership was not handed over; the others will elect", "error", err)
-		}
-	case <-time.After(2 * g.heartbeat()):
-	}
-}
-
-func (g *Group) voters() (n int) {
-	for _, s := range g.servers() {
-		if s.Suffrage == raft.Voter {
-			n++
-		}
-	}
-	return n
-}
-
 // await runs f, which waits for one of raft's futures, no longer than ctx: the
 // futures themselves know no deadline and may never be answered.
 func (g *Group) await(ctx context.Context, f func() error) error {
