@@ -116,8 +116,7 @@ func (d *Dispatcher) decide(r *message.Record, v *verdict) (j *job, again bool, 
 		case canceled:
 			return nil, true, nil // another cancel is making it durable
 		}
-		r.State = j.rec.State
-		return nil, false, ErrTooLate
+		return nil, false, ErrTooLate // its state belongs to who sends or settles it
 	}
 	if r.Channel == message.ChannelStore {
 		for f := range d.flights {

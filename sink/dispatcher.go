@@ -356,7 +356,7 @@ func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 }
 
 // Sending returns the messages of which Holds says so, as far as match wants them.
-// match must be quick.
+// match must be quick, and look at no state: it changes meanwhile.
 func (d *Dispatcher) Sending(match func(*message.Record) bool) (ids []message.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
