@@ -51,7 +51,7 @@
 //   - A read under way while it closes is a segmentation fault. So every call
 //     holds a reference that Close waits for.
 //   - A memtable smaller than the one that a crash left behind ends the process
-//     at Open. So its size is a constant.
+//     at Open. So after a crash Open takes the larger one (writtenWith).
 //   - A table can get lost in a compaction that runs out of file descriptors,
 //     without a word. So Run compares, in one snapshot, how many messages there
 //     are with how many the blocks have counted, and names what is missing.

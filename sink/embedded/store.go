@@ -19,11 +19,8 @@ import (
 	"forebay/sink"
 )
 
-// The shape of the tree. None of it may follow the machine's memory: Badger
-// cannot open what a crash left behind with larger memtables.
-const (
-	memTables = 3
-)
+// memTables is how many Badger may have at once, of Config.MemTable each.
+const memTables = 3
 
 // watchInterval is how often Run looks at the disk, retentionInterval how often
 // for what is too old, scrubInterval how often for what is lost.
