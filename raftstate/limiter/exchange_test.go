@@ -7,20 +7,27 @@ import (
 	"time"
 )
 
+// runAlone runs the node's side of a group of one, in which every account has the
+// same limits, and the window is an hour.
+func runAlone(t *testing.T, l Limits) (s *Spender, stop func()) {
+	t.Helper()
+	s, err := NewSpender(Config{Node: 1, Group: NewLocal(time.Hour, func(string) (Limits, bool) { return l, true })}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, time.Second) }()
+	return s, func() { cancel(); <-done }
+}
+
 // TestWhoWaitsIsNotKeptWaiting: what a call waits for goes off at once, and what is
 // only to be reported gathers first.
 func TestWhoWaitsIsNotKeptWaiting(t *testing.T) {
 	l := Limits{Rate: 16, Burst: 16, Concurrent: 4} // each message is to be reported
 	synctest.Test(t, func(t *testing.T) {
-		s, err := NewSpender(Config{Node: 1, Group: NewLocal(time.Hour, func(string) (Limits, bool) { return l, true })}, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- s.Run(ctx, time.Second) }()
-		defer func() { cancel(); <-done }()
-
+		s, stop := runAlone(t, l)
+		defer stop()
 		began := time.Now()
 		p, v := s.Enter(t.Context(), "cold", l)
 		got, _ := p.Take(t.Context(), 1)

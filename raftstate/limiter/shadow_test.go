@@ -65,13 +65,8 @@ func TestScenario27(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, err := NewSpender(Config{Node: 1, Group: NewLocal(time.Hour, func(string) (Limits, bool) { return l, true })}, 1)
-				if err != nil {
-					t.Fatal(err)
-				}
-				ctx, cancel := context.WithCancel(t.Context())
-				done := make(chan error)
-				go func() { done <- s.Run(ctx, time.Second) }()
+				s, stop := runAlone(t, l)
+				defer stop()
 				test.send(t, s)
 				time.Sleep(time.Second)
 				st := s.Stats()
@@ -83,8 +78,6 @@ func TestScenario27(t *testing.T) {
 						t.Errorf("%d refused: %v", st.Decided[r], r)
 					}
 				}
-				cancel()
-				<-done
 			})
 		})
 	}
