@@ -43,7 +43,8 @@
 // together at most Burst at all times.
 //
 // The cost: a client at its limit gets less than its plan by what is rounded:
-// 0.2 % for drift, half a sub-window (W/128), half a report (Rate/256).
+// 0.2 % for drift, half a sub-window (W/128), half a report (Rate/256; Rate/16 of
+// what was spent while more than half of the plan was left).
 //
 // # Messages lost, late, twice
 //
