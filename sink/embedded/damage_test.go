@@ -44,6 +44,10 @@ func TestDamagePassed(t *testing.T) {
 	if _, err := w.Unreported(context.Background(), at.Add(time.Hour), 10, func([]message.Record) error { return nil }); err != nil {
 		t.Errorf("unreported: %v", err)
 	}
+	found, err := w.Numbered(context.Background(), batch[0].ID.Node(), []uint64{batch[0].Seq, batch[1].Seq})
+	if err != nil || len(found) != 1 || found[0].ID != batch[1].ID {
+		t.Errorf("numbered: %+v, %v, want the second", found, err)
+	}
 	if !contains(w.log, batch[0].ID.String()) {
 		t.Error("the damaged message is not named")
 	}

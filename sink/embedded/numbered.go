@@ -41,6 +41,9 @@ func (s *Store) Numbered(ctx context.Context, node uint16, seqs []uint64) (found
 				return nil
 			}
 			r, err := readRecord(txn, messageKey(id))
+			if err = s.legible(err); errors.Is(err, sink.ErrNotFound) {
+				return nil
+			}
 			if _, there := slices.BinarySearch(wanted, r.Seq); err == nil && there {
 				found = append(found, sink.Found{Seq: r.Seq, ID: id, Status: r.Status})
 			}
