@@ -312,3 +312,48 @@ func TestARecordWhoseKeyHasATurnedBit(t *testing.T) {
 		}
 	}
 }
+
+// TestARecordThatWasHurtAtRestIsRescued: of a message at rest whose record is damaged
+// there is still the one from before; it comes back with its progress, and one that is
+// complete does not.
+func TestARecordThatWasHurtAtRestIsRescued(t *testing.T) {
+	cfg := smallConfig(t)
+	l := openTest(t, cfg)
+	for i := range 3 {
+		mustAppend(t, l, testMessage(4*i)) // of one lane
+	}
+	taken := drain(t, l)
+	resting, done := taken[0], taken[1]
+	resting.Progress = []byte("tried twice")
+	const shelf = 7
+	if err := errors.Join(l.Shelve(t.Context(), shelf, []message.Entry{resting}), l.Complete(t.Context(), []message.Entry{done})); err != nil {
+		t.Fatal(err)
+	}
+	hurt := newRecord(resting)
+	hurt[len(hurt)-1] ^= 1
+	err := l.db.Update(func(txn *badger.Txn) error { return txn.Set(parkedKey(nil, shelfBase+shelf, resting.ID), hurt) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := crashCopy(t, cfg.Dir)
+	closeTest(t, l)
+	cfg.Dir = dir
+	var damaged *DamagedError
+	if _, err := tryOpen(t, cfg); !errors.As(err, &damaged) {
+		t.Fatal(err)
+	}
+	s, err := trySalvage(t, cfg.Dir, cfg.Dir+".quarantine", func(f Finding) {
+		if f.Kind == FindMissing {
+			t.Error(f)
+		}
+	})
+	if err != nil || s.Lost != 0 || s.Waiting != 2 || s.Parked != 0 || s.Complete != 1 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	l = openTest(t, cfg)
+	back := drain(t, l)
+	if len(back) != 2 || back[0].ID != resting.ID || !bytes.Equal(back[0].Payload, resting.Payload) || !bytes.Equal(back[0].Progress, resting.Progress) || back[1].ID != taken[2].ID {
+		t.Errorf("%+v are handed out", back)
+	}
+	closeTest(t, l)
+}

@@ -144,8 +144,9 @@ func lockLog(dir string) (unlock func(), err error) {
 }
 
 // Salvage makes a damaged log usable: it reads every record that is whole, from
-// the files themselves and from the copies that Open kept, writes them to a new
-// log, and puts the damaged one, untouched, into quarantineDir. What was
+// the files themselves and from the copies that Open kept (of one that is damaged,
+// an older version, if there is one), writes them to a new log, and puts the damaged
+// one, untouched, into quarantineDir. What was
 // accepted and can't be read is reported as FindMissing, one by one; the new
 // log counts it as complete, so report is the only place that names it.
 //
