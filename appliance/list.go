@@ -170,7 +170,7 @@ func (m *messages) ofNodes(ctx context.Context, wanted func(node uint16) bool, p
 	)
 	take := func(node uint16, records []message.Record, err error) {
 		if err != nil {
-			m.logger.Debug("A node's messages are listed as the store has them.", "node", node, "err", err)
+			m.logger.Debug("a node's messages are listed as the store has them", "node", node, "err", err)
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -256,12 +256,16 @@ func (g *Group) furthest() (node uint16) {
 // comes to nothing can leave raft refusing all commands for as long as the
 // process lives (hashicorp/raft issue 696).
 func (g *Group) handOver() {
-	if !g.leads() || g.voters() < 2 {
+	if !g.leads() {
 		return
+	}
+	to, ok := g.server(g.furthest())
+	if !ok {
+		return // nobody answers
 	}
 	done := make(chan error, 1)
 	g.transfers.Add(1)
-	g.waits.Go(func() { done <- g.raft.LeadershipTransfer().Error() })
+	g.waits.Go(func() { done <- g.raft.LeadershipTransferToServer(to.ID, to.Address).Error() })
 	select {
 	case err := <-done:
 		if err != nil {
