@@ -107,3 +107,29 @@ func TestReloadLog(t *testing.T) {
 		return strings.Contains(p.Log(), `"level":"INFO","msg":"admin: change"`)
 	})
 }
+
+// TestReloadBodiesTooLargeForTheLog: bodies for which the log's memtables are too
+// small, and which a restart with more memory would take, are refused by name, and
+// nothing else of that change is applied.
+func TestReloadBodiesTooLargeForTheLog(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "forebay.yaml")
+	write := func(text string) { must(t, "write the configuration", os.WriteFile(file, []byte(text), 0o600)) }
+	write("node: 1\nmemory: {limit: 128MiB}\n")
+	p := appliancetest.StartProcess(t, filepath.Join(t.TempDir(), "data"), "FOREBAY_CONFIG="+file)
+	write("node: 1\nmemory: {limit: 1GiB}\nhttp: {max_body_bytes: 960KiB}\nbuffer: {batch_size: 500}\n")
+	c := p.Admin()
+	defer c.Close()
+	r, err := c.ReloadConfig(t.Context())
+	must(t, "reload", err)
+	if said := fmt.Sprint(r.Detail, r.Rejected); r.Outcome == admin.ConfigApplied || len(r.Applied) != 0 || !strings.Contains(said, "http.max_body_bytes") || !strings.Contains(said, "restart") {
+		t.Errorf("%+v", r)
+	}
+	ledger := appliancetest.NewLedger()
+	for size, want := range map[int]int{200_000: http.StatusAccepted, 400_000: http.StatusRequestEntityTooLarge} {
+		answer := ledger.Submit(p.Target(), appliancetest.Submission{Ref: fmt.Sprint(size), Body: strings.Repeat("x", size)})
+		if answer.Status != want {
+			t.Errorf("a body of %d bytes: %d, want %d", size, answer.Status, want)
+		}
+	}
+}

@@ -300,21 +300,3 @@ func TestReloadKeepsSecrets(t *testing.T) {
 		return slices.Equal(running(t, n).Drift, []string{"http.max_body_bytes"})
 	})
 }
-
-// TestReloadBodiesTooLargeForTheLog: bodies for which the log's memtables are too
-// small, and which a restart with more memory would take, are refused by name, and
-// nothing else of that change is applied.
-func TestReloadBodiesTooLargeForTheLog(t *testing.T) {
-	t.Parallel()
-	f := appliancetest.NewFile(t, "memory: {limit: 128MiB}\n")
-	n := appliancetest.StartFile(t, f, nil)
-	f.Write("memory: {limit: 1GiB}\nhttp: {max_body_bytes: 960KiB}\nbuffer: {batch_size: 500}\n")
-	r := reload(t, n)
-	if said := fmt.Sprint(r.Detail, r.Rejected); r.Outcome == admin.ConfigApplied || len(r.Applied) != 0 || !strings.Contains(said, "http.max_body_bytes") || !strings.Contains(said, "restart") {
-		t.Errorf("%+v", r)
-	}
-	// Asked of the part, for so small a limit the other tests of this process fill.
-	if got, _ := n.InForce("http.max_body_bytes"); got != fmt.Sprint(256<<10) {
-		t.Errorf("bodies may have %s bytes, want 256 KiB as before", got)
-	}
-}
