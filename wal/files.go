@@ -47,6 +47,16 @@ type memItem struct {
 	last bool // ends a transaction, and is Badger's own
 }
 
+// inspection is one look at the database's files before Badger opens them.
+type inspection struct {
+	dir   string // of the log
+	found *findings
+	keep  bool // copy to SUSPECT what Badger is about to cut or delete
+
+	tables map[uint64]bool // that the manifest names, and that were not met yet; nil: it can't be read
+	unread map[string]error
+}
+
 // inspectFiles looks at the database's files before Badger opens them. What
 // Badger is about to cut or delete is first copied to SUSPECT if keep is set.
 func inspectFiles(dir string, mark tide, found *findings, keep bool) error {
@@ -54,64 +64,76 @@ func inspectFiles(dir string, mark tide, found *findings, keep bool) error {
 	if err != nil {
 		return err
 	}
-	suspect := func(name, text string) error {
-		found.add(Finding{Kind: FindSuspect, Where: name, Text: text})
-		if !keep {
-			return nil
-		}
-		return keepCopy(dir, name)
-	}
-	damaged := func(name string, err error) {
-		found.add(Finding{Kind: FindFile, Where: name, Text: err.Error()})
-	}
+	in := &inspection{dir: dir, found: found, keep: keep}
 	if mark.Open && !slices.ContainsFunc(names, isLogFile) {
-		damaged("*.mem", errors.New("the log was not closed, and its log file is gone"))
+		in.damaged("*.mem", errors.New("the log was not closed, and its log file is gone"))
 	}
-	tables, err := manifestTables(dbDir(dir))
+	in.tables, err = manifestTables(dbDir(dir))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if !slices.ContainsFunc(names, isData) {
 			return nil // a new log
 		}
-		damaged(badger.ManifestFilename, errors.New("it is gone"))
+		in.damaged(badger.ManifestFilename, errors.New("it is gone"))
 	case errors.Is(err, errCut):
-		if err := suspect(badger.ManifestFilename, err.Error()); err != nil {
+		if err := in.suspect(badger.ManifestFilename, err.Error()); err != nil {
 			return err
 		}
 	case err != nil:
-		damaged(badger.ManifestFilename, err)
+		in.damaged(badger.ManifestFilename, err)
 	}
-	unread := checkTables(dbDir(dir), names, tables)
+	in.unread = checkTables(dbDir(dir), names, in.tables)
 	for _, name := range names {
-		path, err := filepath.Join(dbDir(dir), name), error(nil)
-		switch filepath.Ext(name) {
-		case "", ".vlog":
-			if bad := checkHead(path); bad != nil {
-				damaged(name, bad)
-			}
-		case ".sst":
-			id, ok := table.ParseFileID(name)
-			if tables != nil && (!ok || !tables[id]) {
-				err = suspect(name, "the manifest does not know it")
-			} else if bad := unread[name]; bad != nil {
-				damaged(name, bad)
-			}
-			delete(tables, id)
-		case ".mem":
-			var data []byte
-			data, err = os.ReadFile(path)
-			if bad := checkMem(data); errors.Is(bad, errCut) {
-				err = suspect(name, bad.Error())
-			} else if bad != nil {
-				damaged(name, bad)
-			}
-		}
-		if err != nil {
+		if err := in.file(name); err != nil {
 			return err
 		}
 	}
-	for id := range tables {
-		damaged(table.IDToFilename(id), errors.New("the manifest names it, and it is gone"))
+	for id := range in.tables {
+		in.damaged(table.IDToFilename(id), errors.New("the manifest names it, and it is gone"))
+	}
+	return nil
+}
+
+func (in *inspection) suspect(name, text string) error {
+	in.found.add(Finding{Kind: FindSuspect, Where: name, Text: text})
+	if !in.keep {
+		return nil
+	}
+	return keepCopy(in.dir, name)
+}
+
+func (in *inspection) damaged(name string, err error) {
+	in.found.add(Finding{Kind: FindFile, Where: name, Text: err.Error()})
+}
+
+// file looks at one file, by its kind.
+func (in *inspection) file(name string) error {
+	path := filepath.Join(dbDir(in.dir), name)
+	switch filepath.Ext(name) {
+	case "", ".vlog":
+		if bad := checkHead(path); bad != nil {
+			in.damaged(name, bad)
+		}
+	case ".sst":
+		id, ok := table.ParseFileID(name)
+		named := in.tables == nil || ok && in.tables[id]
+		delete(in.tables, id)
+		if !named {
+			return in.suspect(name, "the manifest does not know it")
+		}
+		if bad := in.unread[name]; bad != nil {
+			in.damaged(name, bad)
+		}
+	case ".mem":
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if bad := checkMem(data); errors.Is(bad, errCut) {
+			return in.suspect(name, bad.Error())
+		} else if bad != nil {
+			in.damaged(name, bad)
+		}
 	}
 	return nil
 }

@@ -181,7 +181,7 @@ func (a *app) walVerifyCommand() *cobra.Command {
 			return err
 		}
 		if summary.Grave > 0 {
-			return fmt.Errorf("%d findings keep the log from opening; `forebay wal salvage` rebuilds it from what can be read and keeps the damaged one", summary.Grave)
+			return fmt.Errorf("the log does not open for what was found (%d); `forebay wal salvage` rebuilds it from what can be read and keeps the damaged one", summary.Grave)
 		}
 		return nil
 	}

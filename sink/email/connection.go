@@ -45,29 +45,45 @@ func (c *Channel) dial(send context.Context) (_ *connection, err error) {
 			_ = conn.raw.Close()
 		}
 	}()
+	config := c.tlsConfig()
+	dialer := &net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}
+	options := append(c.options(config), gomail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
+		raw, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		// The library's context is for dialling alone: closing the socket is
+		// what ends a silent greeting or login.
+		conn.raw, stop = raw, context.AfterFunc(send, func() { _ = raw.Close() })
+		if c.config.TLS == TLSImplicit {
+			secure := tls.Client(raw, config)
+			return secure, secure.HandshakeContext(ctx)
+		}
+		return raw, nil
+	}))
+	if conn.client, err = gomail.NewClient(c.config.Host, options...); err != nil {
+		return nil, fmt.Errorf("connect to the relay: %w", err)
+	}
+	if conn.smtp, err = conn.client.DialToSMTPClientWithContext(send); err != nil {
+		return nil, fmt.Errorf("connect to the relay: %w", err)
+	}
+	return conn, nil
+}
+
+func (c *Channel) tlsConfig() *tls.Config {
 	config := c.config.TLSConfig.Clone()
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
 	config.ServerName = c.config.Host
-	dialer := &net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}
+	return config
+}
+
+// options are those of the library, but for how it dials.
+func (c *Channel) options(config *tls.Config) []gomail.Option {
 	options := []gomail.Option{
 		gomail.WithPort(c.config.Port), gomail.WithTimeout(c.config.Timeout), gomail.WithTLSConfig(config),
 		gomail.WithoutNoop(), gomail.WithoutRset(), // three round trips less for each mail
-		gomail.WithDialContextFunc(func(ctx context.Context, network, address string) (net.Conn, error) {
-			raw, err := dialer.DialContext(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			// The library's context is for dialling alone: closing the socket is
-			// what ends a silent greeting or login.
-			conn.raw, stop = raw, context.AfterFunc(send, func() { _ = raw.Close() })
-			if c.config.TLS == TLSImplicit {
-				secure := tls.Client(raw, config)
-				return secure, secure.HandshakeContext(ctx)
-			}
-			return raw, nil
-		}),
 	}
 	switch c.config.TLS {
 	case TLSImplicit:
@@ -86,13 +102,7 @@ func (c *Channel) dial(send context.Context) (_ *connection, err error) {
 		// the TLS that was made here.
 		options = append(options, gomail.WithOpportunisticSMTPAuth(logins(c.config.TLS)...))
 	}
-	if conn.client, err = gomail.NewClient(c.config.Host, options...); err != nil {
-		return nil, fmt.Errorf("connect to the relay: %w", err)
-	}
-	if conn.smtp, err = conn.client.DialToSMTPClientWithContext(send); err != nil {
-		return nil, fmt.Errorf("connect to the relay: %w", err)
-	}
-	return conn, nil
+	return options
 }
 
 // logins are the mechanisms, the best first. Where nothing is encrypted the
