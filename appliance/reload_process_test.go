@@ -115,7 +115,7 @@ func TestReloadBodiesTooLargeForTheLog(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "forebay.yaml")
 	write := func(text string) { must(t, "write the configuration", os.WriteFile(file, []byte(text), 0o600)) }
-	write("node: 1\nmemory: {limit: 128MiB}\n")
+	write("node: 1\nmemory: {limit: 192MiB}\n")
 	p := appliancetest.StartProcess(t, filepath.Join(t.TempDir(), "data"), "FOREBAY_CONFIG="+file)
 	write("node: 1\nmemory: {limit: 1GiB}\nhttp: {max_body_bytes: 960KiB}\nbuffer: {batch_size: 500}\n")
 	c := p.Admin()

@@ -106,9 +106,9 @@ type Buffer struct {
 
 // Memory is what the process may use, and when it gets careful.
 type Memory struct {
-	// Limit is what the process keeps its own memory under, at least 128 MiB and 420
-	// times http.max_body_bytes: see Shares. Default auto: 70 % of what the machine
-	// or its cgroup has; the rest is for mapped files.
+	// Limit is what the process keeps its own memory under, at least 128 MiB (with
+	// the embedded store 192) and 420 times http.max_body_bytes: see Shares. Default
+	// auto: 70 % of what the machine or its cgroup has; the rest is for mapped files.
 	Limit Size `yaml:"limit" auto:"yes" change:"live"`
 	// Elevated, High and Critical are fractions of Limit at which pressure
 	// rises, ascending, each over 0 and at most 1. Defaults 0.70, 0.85, 0.95.

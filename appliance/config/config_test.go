@@ -98,7 +98,7 @@ func TestDerivedFromMemory(t *testing.T) {
 		{64 * GiB, 50000, 40000, 64 * GiB / 10 * 7},
 		{GiB, 50000, 40000, GiB / 10 * 7},
 		{512 * MiB, 32768, 26214, 512 * MiB / 10 * 7},
-		{8 * MiB, 1000, 800, 128 * MiB},
+		{8 * MiB, 1000, 800, 192 * MiB},
 	} {
 		c := defaults().derived(tc.available)
 		if c.Buffer.Capacity != tc.capacity || c.Buffer.BackpressureThreshold != tc.threshold || c.Memory.Limit != tc.limit {

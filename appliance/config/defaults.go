@@ -78,7 +78,7 @@ func (c Config) derived(available Size) Config {
 		c.Buffer.BackpressureThreshold = int(int64(c.Buffer.Capacity) * 8 / 10)
 	}
 	if c.Memory.Limit == 0 {
-		c.Memory.Limit = max(available/10*7, memoryFor(c.HTTP.MaxBodyBytes))
+		c.Memory.Limit = max(available/10*7, c.leastMemory())
 	}
 	return c
 }

@@ -67,3 +67,15 @@ func MemTableFor(body Size) Size { return Size(float64(body) * memTablePerBody) 
 func memoryFor(body Size) Size {
 	return max(minMemoryLimit, (MemTableFor(body)*leastMemTableShare+MiB-1)/MiB*MiB)
 }
+
+// leastMemory is the smallest memory.limit with which all parts keep to it.
+func (c Config) leastMemory() Size {
+	least := memoryFor(c.HTTP.MaxBodyBytes)
+	if c.embedded() {
+		least = max(least, minMemoryEmbedded)
+	}
+	return least
+}
+
+// embedded reports whether messages are kept in the embedded store.
+func (c Config) embedded() bool { return c.Database.URL.Reveal() == "" && c.Database.URLFile == "" }

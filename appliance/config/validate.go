@@ -16,9 +16,11 @@ import (
 const (
 	maxBody        = 960 * KiB // a record must fit one transaction of the log, and stay out of its value log
 	minMemoryLimit = 128 * MiB
-	minLogDisk     = 64 * MiB
-	maxSocketPath  = 107 // sockaddr_un
-	maxPlan        = 1_000_000_000
+	// A second database, of which a compaction makes large tables in memory.
+	minMemoryEmbedded = 192 * MiB
+	minLogDisk        = 64 * MiB
+	maxSocketPath     = 107 // sockaddr_un
+	maxPlan           = 1_000_000_000
 )
 
 var namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
@@ -183,6 +185,7 @@ func (v *validator) room(c *Config) {
 	if c.Memory.Limit < minMemoryLimit || c.HTTP.MaxBodyBytes > maxBody {
 		return // said already
 	}
+	v.require(!c.embedded() || c.Memory.Limit >= minMemoryEmbedded, "memory.limit", "%v is too small for the embedded store; write at least %v, or name a database in database.url_file", c.Memory.Limit, Size(minMemoryEmbedded))
 	v.require(c.Memory.Limit >= need, "http.max_body_bytes", "%v is too large for memory.limit, which is %v; lower it, or give the process %v", c.HTTP.MaxBodyBytes, c.Memory.Limit, need)
 }
 
