@@ -34,8 +34,8 @@ const (
 	// fit one transaction, which has 15 % of it.
 	memTablePerBody = float64(mostMemTable) / float64(maxBody)
 	// memTableShare of memory.limit is what the log's memtable should have, and
-	// leastMemTableShare what it may have at most.
-	memTableShare, leastMemTableShare = 96, 48
+	// mostMemTableShare what it may have at most.
+	memTableShare, mostMemTableShare = 96, 48
 	// memoryPerClient is what a connection costs: its goroutine's stack, the two
 	// buffers of net/http, and the request in work.
 	memoryPerClient = 40 * KiB
@@ -65,7 +65,7 @@ func MemTableFor(body Size) Size { return Size(float64(body) * memTablePerBody) 
 
 // memoryFor is the smallest memory.limit for bodies of that size.
 func memoryFor(body Size) Size {
-	return max(minMemoryLimit, (MemTableFor(body)*leastMemTableShare+MiB-1)/MiB*MiB)
+	return max(minMemoryLimit, (MemTableFor(body)*mostMemTableShare+MiB-1)/MiB*MiB)
 }
 
 // leastMemory is the smallest memory.limit with which all parts keep to it.
