@@ -76,7 +76,7 @@ func mayImport(from, to string) bool {
 		return toRoom != "appliance" || strings.HasPrefix(to, "forebay/appliance/config")
 	case fromRoom == "appliance":
 		return true
-	case to == "forebay/wal/message":
+	case to == "forebay/wal/message", to == "forebay/wal/witness": // every room that syncs needs the latter
 		return true
 	case fromRoom != toRoom:
 		return false

@@ -13,6 +13,8 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+
+	"forebay/wal/witness"
 )
 
 const (
@@ -48,6 +50,7 @@ var ErrInUse = errors.New("in use by another process (is an appliance running on
 type disk struct {
 	dir       string
 	log       *raftboltdb.BoltStore
+	sync      *witness.Witness // of the log
 	snapshots *raft.FileSnapshotStore
 }
 
@@ -89,7 +92,10 @@ func openDisk(cfg Config) (*disk, error) {
 	case err != nil:
 		return nil, err
 	}
-	if err := guard(path, d.verify); err != nil {
+	if d.sync, err = witness.Open(path); err == nil {
+		err = guard(path, d.verify)
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
@@ -213,6 +219,9 @@ func (d *disk) newestSnapshot() (uint64, error) {
 }
 
 func (d *disk) close() error {
+	if d.sync != nil {
+		_ = d.sync.Close() // nothing was written through it
+	}
 	if err := d.log.Close(); err != nil {
 		return fmt.Errorf("close raft log: %w", err)
 	}

@@ -82,7 +82,7 @@ func Open(cfg Config) (*Group, error) {
 	if g.disk, err = openDisk(cfg); err != nil {
 		return nil, fmt.Errorf("open raft state: %w", err)
 	}
-	g.watch = newWatchdog(g.disk.log, g.disk.log, cfg.StallLimit, g.fatal)
+	g.watch = newWatchdog(g.disk.log, g.disk.log, g.disk.sync.Check, cfg.StallLimit, g.fatal)
 	if err = g.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open raft state: %w", err), g.closePort(), g.disk.close())
 	}

@@ -226,7 +226,7 @@ func TestWatchdogFiresOnAStalledWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fatal := make(chan error, 9)
 		store := &stalledStore{release: make(chan struct{})}
-		w := newWatchdog(store, store, 5*time.Second, func(err error) { fatal <- err })
+		w := newWatchdog(store, store, func() error { return nil }, 5*time.Second, func(err error) { fatal <- err })
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go w.run(ctx)

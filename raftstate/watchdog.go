@@ -19,6 +19,7 @@ type watchdog struct {
 	raft.LogStore
 	raft.StableStore
 
+	check func() error // whether a write that returned may be believed
 	limit time.Duration
 	fatal func(error)
 
@@ -30,8 +31,8 @@ type watchdog struct {
 	next   uint64
 }
 
-func newWatchdog(logs raft.LogStore, stable raft.StableStore, limit time.Duration, fatal func(error)) *watchdog {
-	return &watchdog{LogStore: logs, StableStore: stable, limit: limit, fatal: fatal, writes: map[uint64]time.Time{}}
+func newWatchdog(logs raft.LogStore, stable raft.StableStore, check func() error, limit time.Duration, fatal func(error)) *watchdog {
+	return &watchdog{LogStore: logs, StableStore: stable, check: check, limit: limit, fatal: fatal, writes: map[uint64]time.Time{}}
 }
 
 func (w *watchdog) watch(write func() error) error {
@@ -45,7 +46,10 @@ func (w *watchdog) watch(write func() error) error {
 		delete(w.writes, id)
 		w.mu.Unlock()
 	}()
-	return write()
+	if err := write(); err != nil {
+		return err
+	}
+	return w.check()
 }
 
 // StoreLog implements raft.LogStore.

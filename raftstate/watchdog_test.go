@@ -38,7 +38,7 @@ func TestWatchdog(t *testing.T) {
 				var fatal error
 				var after time.Duration
 				began := time.Now()
-				w := newWatchdog(log, log, 5*time.Second, func(err error) { fatal, after = err, time.Since(began) })
+				w := newWatchdog(log, log, func() error { return nil }, 5*time.Second, func(err error) { fatal, after = err, time.Since(began) })
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan struct{})
 				go func() { w.run(ctx); close(ended) }()

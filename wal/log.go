@@ -12,6 +12,8 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"forebay/wal/witness"
 )
 
 // Errors that callers tell apart.
@@ -132,6 +134,7 @@ type Log struct {
 	limits  atomic.Pointer[Limits] // those of cfg, or of Configure since
 	metrics *metrics
 	watch   *watch
+	sync    *witness.Witness
 	clock   clock
 
 	// use guards the database against its own Close: Badger unmaps its files
@@ -174,8 +177,8 @@ type clock struct {
 func (c clock) now() uint64 { return c.base + uint64(max(c.time().Sub(c.since).Milliseconds(), 0)) }
 
 // start takes what Open recovered and starts the log's goroutines.
-func start(cfg Config, w *watch, db *badger.DB, rec *recovered) *Log {
-	l := &Log{cfg: cfg, db: db, watch: w}
+func start(cfg Config, w *watch, db *badger.DB, sync *witness.Witness, rec *recovered) *Log {
+	l := &Log{cfg: cfg, db: db, watch: w, sync: sync}
 	limits := cfg.limits()
 	l.limits.Store(&limits)
 	now := cfg.now()
@@ -264,6 +267,7 @@ func (l *Log) close() error {
 	l.metrics.unregister()
 	mark := l.writer.tide()
 	mark.Lowest = l.window.lowest(mark.ID)
+	_ = l.sync.Close() // nothing was written through it
 	err := l.closeDatabase(db)
 	if mark.Open = err == errGivenUp; mark.Open {
 		err = l.watch.err()

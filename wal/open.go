@@ -11,6 +11,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"forebay/wal/message"
+	"forebay/wal/witness"
 )
 
 // Finding is one thing that is wrong with a log.
@@ -176,6 +177,10 @@ func Open(cfg Config) (*Log, error) {
 	if err := errors.Join(syncDir(dbDir(cfg.Dir)), writeTide(cfg.Dir, mark)); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	sync, err := witness.Open(filepath.Join(dbDir(cfg.Dir), badger.ManifestFilename))
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	// Not from space that Badger may need: it is writing already, and meets a
 	// full disk as SIGBUS.
 	if free, err := freeBytes(cfg.Dir); cfg.BallastBytes > 0 && err == nil && free > cfg.MinFreeBytes+cfg.BallastBytes {
@@ -188,7 +193,7 @@ func Open(cfg Config) (*Log, error) {
 	if err := os.RemoveAll(filepath.Join(cfg.Dir, suspectName)); err != nil {
 		cfg.Logger.Warn("can't remove copies of suspect files", "err", err)
 	}
-	return start(cfg, w, db, rec), nil
+	return start(cfg, w, db, sync, rec), nil
 }
 
 // examine does what must be done before Badger touches the log, under the lock

@@ -327,7 +327,10 @@ func (l *Log) finish(b *batch) error {
 	if err := l.cfg.commit(b.txn); err != nil {
 		return err
 	}
-	return l.watch.err() // a sync that failed and was only logged
+	if err := l.watch.err(); err != nil { // a sync that failed and was only logged
+		return err
+	}
+	return l.sync.Check() // a sync that failed and was called a success
 }
 
 // publish makes a committed batch visible: counts, window, keys.

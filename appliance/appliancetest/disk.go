@@ -85,7 +85,14 @@ func (d *Disk) CutPower() {
 	}
 }
 
-// Remount brings the disk back after CutPower. No process may use it.
+// AbortJournal does what ext4 does when its disk refuses a write of the journal:
+// nothing is written to that any more.
+func (d *Disk) AbortJournal() {
+	d.tb.Helper()
+	d.run("mount", "-o", "remount,abort", d.Path)
+}
+
+// Remount brings the disk back after CutPower or AbortJournal. No process may use it.
 func (d *Disk) Remount() {
 	d.tb.Helper()
 	d.unmount()

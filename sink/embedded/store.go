@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forebay/sink"
+	"forebay/wal/witness"
 )
 
 // memTables is how many Badger may have at once, of Config.MemTable each.
@@ -55,8 +56,9 @@ type Store struct {
 
 	stragglers sync.WaitGroup // commits that outlived their callers
 
-	mu     sync.RWMutex   // guards what follows; never held over I/O
-	db     *badger.DB     // nil: not open yet
+	mu     sync.RWMutex // guards what follows; never held over I/O
+	db     *badger.DB   // nil: not open yet
+	sync   *witness.Witness
 	closed bool           // no call begins any more
 	users  sync.WaitGroup // calls under way; added to under mu while not closed
 }
@@ -112,10 +114,14 @@ func (s *Store) openTree() error {
 	if err := checkFormat(db); err != nil {
 		return errors.Join(fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err), db.Close())
 	}
+	sync, err := witness.Open(filepath.Join(s.cfg.Dir, badger.ManifestFilename))
+	if err != nil {
+		return errors.Join(fmt.Errorf("open embedded store in %s: %w", s.cfg.Dir, err), db.Close())
+	}
 	s.early.Store(true) // until somebody has looked
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.db = db
+	s.db, s.sync = db, sync
 	return nil
 }
 
@@ -267,6 +273,7 @@ func (s *Store) Close() error {
 	if already || s.db == nil {
 		return nil
 	}
+	_ = s.sync.Close() // nothing was written through it
 	if err := s.db.Close(); err != nil {
 		return fmt.Errorf("close embedded store: %w", err)
 	}

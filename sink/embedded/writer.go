@@ -156,6 +156,9 @@ func (w *writer) commit(ctx context.Context) error {
 // committed says what came of a commit. An error does not mean that nothing was
 // written; but after any the store trusts Badger no more.
 func (w *writer) committed(err error) error {
+	if err == nil {
+		err = w.store.sync.Check()
+	}
 	if err != nil {
 		w.store.fail(err.Error())
 	}
