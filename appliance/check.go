@@ -58,11 +58,15 @@ func Check(c config.Config, s config.Sources) error {
 }
 
 // loadFiles is the configuration that the files hold now, if a start would take
-// it. What is wrong with it comes back as config.Problems.
-func loadFiles(f config.Files) (config.Config, error) {
+// it, and what is probably not meant in it. What is wrong with it comes back as
+// config.Problems.
+func loadFiles(f config.Files) (c config.Config, warnings []string, err error) {
 	c, s, err := f.Load()
-	if err != nil {
-		return config.Config{}, err
+	if err == nil {
+		err = Check(c, s)
 	}
-	return c, Check(c, s)
+	if err != nil {
+		return config.Config{}, nil, err
+	}
+	return c, config.Warnings(c, s), nil
 }

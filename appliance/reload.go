@@ -210,14 +210,18 @@ func (a *Appliance) Reload(ctx context.Context, source, who string) (admin.Confi
 		return admin.ConfigResult{}, context.Cause(ctx)
 	}
 	defer r.leave()
-	next, err := loadFiles(r.files)
+	next, warnings, err := loadFiles(r.files)
 	if err == nil && source == config.SourceFile {
 		err = r.whole()
 	}
 	if err != nil {
 		return r.reject(who, source, err), nil
 	}
+	for _, text := range warnings {
+		r.logger.Warn("configuration", "warning", text)
+	}
 	result := r.change(ctx, next, next, config.Version{Source: source, Who: who})
+	result.Warnings = warnings
 	// Also where nothing has changed: an access token is mended in its own file.
 	a.dispatcher.Resume()
 	return result, nil

@@ -155,6 +155,7 @@ func (c *configs) CheckConfig(ctx context.Context, text *string) (admin.ConfigRe
 	r := c.reloads
 	s := r.state.Load()
 	var next config.Config
+	var warnings []string
 	var err error
 	switch {
 	case text != nil:
@@ -165,10 +166,11 @@ func (c *configs) CheckConfig(ctx context.Context, text *string) (admin.ConfigRe
 		if err == nil {
 			err = Check(next, sources)
 		}
+		warnings = config.Warnings(next, sources)
 	case r.files.Path == "":
 		return admin.ConfigResult{}, admin.Refuse(admin.CodeInvalid, "the appliance was started without a configuration file; send one to check")
 	default:
-		next, err = loadFiles(r.files)
+		next, warnings, err = loadFiles(r.files)
 	}
 	result := admin.ConfigResult{Outcome: admin.ConfigUnchanged, Version: s.version, Detail: "nothing was changed: this is what a reload would do"}
 	if err == nil {
@@ -181,6 +183,7 @@ func (c *configs) CheckConfig(ctx context.Context, text *string) (admin.ConfigRe
 		return result, nil
 	}
 	result.Applied, result.NeedsRestart = r.plan(s.effective, next)
+	result.Warnings = warnings
 	return result, nil
 }
 

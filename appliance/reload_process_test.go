@@ -69,9 +69,9 @@ func TestReloadCommands(t *testing.T) {
 	if err != nil || !strings.Contains(string(out), "max_body_bytes: 2KiB") || !strings.Contains(string(out), "otherwise: http.max_body_bytes") {
 		t.Errorf("show: %v\n%s", err, out)
 	}
-	write("http: {max_body_bytes: 4KiB}\n")
+	write("http: {max_body_bytes: 4KiB}\nenvironment: staging\n")
 	out, err = p.Command("config", "reload").CombinedOutput()
-	if err != nil || !takes(3000, http.StatusAccepted) {
+	if err != nil || !takes(3000, http.StatusAccepted) || !strings.Contains(string(out), `environment is "staging" and there is no `) {
 		t.Errorf("reload: %v\n%s", err, out)
 	}
 }

@@ -66,7 +66,7 @@ func TestSampleEqualsDefaults(t *testing.T) {
 			t.Errorf("line %d says nothing of [%s]: %s", n, l.Change, lines[n-1])
 		}
 	}
-	if warnings := Warnings(got); len(warnings) != 0 {
+	if warnings := Warnings(got, sources); len(warnings) != 0 {
 		t.Errorf("Warnings of the sample = %v, want none", warnings)
 	}
 }
@@ -157,13 +157,13 @@ func TestDev(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	c, _, err := loadText(t, `
+	c, sources, err := loadText(t, `
 http: {ops_listen: "0.0.0.0:9090"}
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := Warnings(c); len(w) != 1 || !strings.Contains(w[0], "http.ops_listen") {
+	if w := Warnings(c, sources); len(w) != 1 || !strings.Contains(w[0], "http.ops_listen") {
 		t.Errorf("Warnings = %q", w)
 	}
 }

@@ -9,6 +9,9 @@
 //	forebay.ENV.yaml    beside the file, ENV from FOREBAY_ENVIRONMENT or `environment:`
 //	environment         FOREBAY_SECTION_KEY, for example FOREBAY_BUFFER_CAPACITY
 //
+// An environment that is not the default's and has no overlay is told: see
+// loader.overlay.
+//
 // Nothing is guessed. A key that the schema does not know, a value of the wrong
 // kind, a number out of its range, two values that contradict each other: each
 // is a Problem with the file and line it stands in and what to write instead,

@@ -48,12 +48,8 @@ func Inputs(path string, environ []string, c Config) []string {
 	if names, err := dropIns(filepath.Join(dir, "conf.d")); err == nil {
 		files = append(files, names...)
 	}
-	env := c.Environment
-	if v := lookup(environ, "FOREBAY_ENVIRONMENT"); v != "" {
-		env = v
-	}
-	if environmentName(env) {
-		files = append(files, filepath.Join(dir, "forebay."+env+".yaml"))
+	if env := environmentOf(c, environ); environmentName(env) {
+		files = append(files, overlayPath(dir, env))
 	}
 	files = append(files, c.SecretFiles()...)
 	slices.Sort(files)

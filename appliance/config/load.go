@@ -20,6 +20,8 @@ type Sources struct {
 	// Files are those that were read, in order.
 	Files []string
 	where map[string]string
+	// noOverlay is the file that the environment names and that is not there.
+	noOverlay string
 }
 
 // Of says what set the key: file:line, an environment variable, or "default".
@@ -126,18 +128,7 @@ func (l *loader) files(path string, environ []string) error {
 			return err
 		}
 	}
-	env := l.cfg.Environment
-	if v := lookup(environ, "FOREBAY_ENVIRONMENT"); v != "" {
-		env = v
-	}
-	if !environmentName(env) {
-		return nil // Validate says so; it must not become a path
-	}
-	overlay := filepath.Join(dir, "forebay."+env+".yaml")
-	if err := l.file(overlay); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return l.overlay(dir, environ)
 }
 
 // dropIns lists dir/*.yaml by name. There need not be such a directory.

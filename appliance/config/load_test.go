@@ -43,6 +43,47 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// A name that no overlay has does not pass in silence: beside other overlays it
+// is refused, else it is warned of. The default needs none.
+func TestMissingOverlay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		text, others    string // environment of the file; an overlay that is there
+		variable        string
+		problem, warned string
+	}{
+		"a slip in the variable":    {variable: "stagin", others: "forebay.staging.yaml", problem: `FOREBAY_ENVIRONMENT: environment: "stagin" has no `},
+		"a slip in the file":        {text: "node: 3\nenvironment: stagin", others: "forebay.staging.yaml", problem: `forebay.yaml:2: environment: "stagin" has no `},
+		"not the name that is read": {variable: "staging", others: "forebay.staging.yml", problem: "and there is forebay.staging.yml"},
+		"no overlay at all":         {variable: "staging", warned: `environment is "staging" and there is no `},
+		"one that is empty":         {variable: "staging", others: "forebay.staging.yaml"},
+		"the default's":             {others: "forebay.staging.yaml"},
+		"the default's by name":     {variable: "production", text: "environment: stagin", others: "forebay.staging.yaml"},
+		"of something else":         {variable: "staging", others: "forebay.yaml.old", warned: "there is no "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			files := map[string]string{"forebay.yaml": tc.text}
+			if tc.others != "" {
+				files[tc.others] = "# nothing\n"
+			}
+			f := Files{Path: filepath.Join(tree(t, files), "forebay.yaml"), Environ: []string{"FOREBAY_ENVIRONMENT=" + tc.variable}}
+			c, sources, err := f.Load()
+			if tc.problem != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.problem) || !strings.Contains(err.Error(), tc.others) {
+					t.Errorf("got %v, want %q and %s", err, tc.problem, tc.others)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Join(Warnings(c, sources), "\n")
+			if (tc.warned == "") != (got == "") || !strings.Contains(got, tc.warned) {
+				t.Errorf("warnings %q, want %q", got, tc.warned)
+			}
+		})
+	}
+}
+
 func TestPath(t *testing.T) {
 	env := []string{"FOREBAY_CONFIG=/b.yaml"}
 	for want, got := range map[string]string{"/a.yaml": Path("/a.yaml", env), "/b.yaml": Path("", env), DefaultPath: Path("", nil)} {

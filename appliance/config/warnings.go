@@ -8,8 +8,11 @@ import (
 
 // Warnings are settings that are allowed and probably not what was meant, a
 // sentence each.
-func Warnings(c Config) []string {
+func Warnings(c Config, s Sources) []string {
 	var warnings []string
+	if s.noOverlay != "" {
+		warnings = append(warnings, fmt.Sprintf("environment is %q and there is no %s: what runs is the configuration without an overlay; an empty file of that name says that it is meant so", c.Environment, s.noOverlay))
+	}
 	host, _, _ := net.SplitHostPort(c.HTTP.OpsListen)
 	if c.HTTP.OpsListen != "" && !isLoopback(host) && c.HTTP.AdminTokenFile == "" {
 		warnings = append(warnings, "http.ops_listen is not loopback and http.admin_token_file is empty: everything there but health will be refused")

@@ -223,6 +223,17 @@ func TestConfigCommands(t *testing.T) {
 		t.Errorf("good: %+v", o)
 	}
 	isJSON(t, run(t, dir, nil, "config", "check", "good.yaml", "-o", "json"))
+	o = run(t, dir, []string{"FOREBAY_ENVIRONMENT=staging"}, "config", "check", "good.yaml")
+	if o.code != 0 || !strings.Contains(o.stdout, "there is no forebay.staging.yaml") {
+		t.Errorf("an environment without an overlay: %+v", o)
+	}
+	write("forebay.staging.yaml", "node: 2\n")
+	for _, args := range [][]string{{"config", "check", "good.yaml"}, {"serve", "--config", "good.yaml"}} {
+		o = run(t, dir, []string{"FOREBAY_ENVIRONMENT=stagin"}, args...)
+		if o.code != 1 || !strings.Contains(o.stderr, `FOREBAY_ENVIRONMENT: environment: "stagin" has no forebay.stagin.yaml, and there is forebay.staging.yaml`) {
+			t.Errorf("%s with a slip in the environment's name: %+v", args, o)
+		}
+	}
 	o = run(t, dir, nil, "config", "check", "bad.yaml")
 	want := "forebay: bad.yaml:2: buffer.capcity: unknown key; did you mean buffer.capacity?\nforebay: bad.yaml:3: node: \"x\" is not a whole number; write digits only, for example 1000\n"
 	if o.code != 1 || o.stderr != want {

@@ -56,7 +56,7 @@ func (a *app) configCheckCommand() *cobra.Command {
 			}
 			return err
 		}
-		result := checked{OK: true, Files: sources.Files, Problems: []config.Problem{}, Warnings: nonNil(config.Warnings(c))}
+		result := checked{OK: true, Files: sources.Files, Problems: []config.Problem{}, Warnings: nonNil(config.Warnings(c, sources))}
 		return a.print(result, func(w io.Writer) {
 			for _, file := range result.Files {
 				row(w, "read", file)

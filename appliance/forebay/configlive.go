@@ -138,6 +138,9 @@ func (a *app) printResult(r admin.ConfigResult) error {
 		for _, p := range r.Rejected {
 			row(w, "rejected", orDash(p.Key), p.Reason, p.Where)
 		}
+		for _, text := range r.Warnings {
+			row(w, "warning", text)
+		}
 		if !r.ProbationUntil.IsZero() {
 			row(w, "on probation", "until "+local(r.ProbationUntil))
 		}

@@ -64,18 +64,18 @@ a key, and prints how to send the first message.`}
 		if !dev {
 			files = config.Files{Path: config.Path(a.configPath, a.environ), Environ: a.environ}
 		}
-		return a.serve(cmd.Context(), c, files, dev)
+		return a.serve(cmd.Context(), c, files, config.Warnings(c, sources), dev)
 	}
 	return cmd
 }
 
-func (a *app) serve(ctx context.Context, c config.Config, files config.Files, dev bool) (err error) {
+func (a *app) serve(ctx context.Context, c config.Config, files config.Files, warnings []string, dev bool) (err error) {
 	logger, err := newLogger(c.Log, a.stderr, a.env("JOURNAL_STREAM"))
 	if err != nil {
 		return err
 	}
 	slog.SetDefault(logger.Logger) // libraries that log through the standard log, too
-	for _, text := range config.Warnings(c) {
+	for _, text := range warnings {
 		logger.Warn("configuration", "warning", text)
 	}
 	appliance.TuneRuntime(c, a.env("GOMEMLIMIT"), a.env("GOGC"))

@@ -64,6 +64,7 @@ type ConfigResult struct {
 	Applied        []ConfigKey     `json:"applied"`
 	NeedsRestart   []ConfigKey     `json:"needs_restart"`
 	Rejected       []ConfigProblem `json:"rejected"`
+	Warnings       []string        `json:"warnings,omitempty"`       // what is allowed and probably not meant
 	ProbationUntil time.Time       `json:"probation_until,omitzero"` // until then it is taken back by itself if the appliance does worse
 }
 
