@@ -65,7 +65,7 @@ func (p permitAdapter) Done(v sink.Verdict, why string) {
 // database is there again, the breaker's probe need not wait for the recovery
 // time, or the drain would stand still for a minute after a short outage.
 func (a *Appliance) storeBreakers() sink.Breakers {
-	if a.cfg.Database.URL.Reveal() == "" {
+	if !a.sharesStore() {
 		return nil
 	}
 	watch := a.group.Breakers()

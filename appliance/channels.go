@@ -100,7 +100,7 @@ func (c *channels) senders(set channelSet) map[message.Channel]sink.ChannelConfi
 		senders[message.ChannelWebhook] = sink.ChannelConfig{Sender: c.webhook, UnknownOutcome: sink.PolicyRetry}
 	}
 	if set.whatsapp != nil {
-		senders[message.ChannelWhatsApp] = sink.ChannelConfig{Sender: set.whatsapp, PerSecond: float64(set.from.WhatsApp.MessagesPerSecond)}
+		senders[message.ChannelWhatsApp] = sink.ChannelConfig{Sender: set.whatsapp, PerSecond: float64(set.from.WhatsApp.MessagesPerSecond), Reports: true}
 	}
 	if set.email != nil {
 		senders[message.ChannelEmail] = sink.ChannelConfig{Sender: set.email, Calls: set.from.Email.Connections}

@@ -46,6 +46,7 @@ func (a *Appliance) openGroup() (err error) {
 	if a.group, err = raftstate.Open(c); err == nil {
 		a.answerPeers()
 		a.answerCancels()
+		a.answerReports()
 		a.answerFinds()
 		a.answerLists()
 	}
@@ -55,7 +56,7 @@ func (a *Appliance) openGroup() (err error) {
 func (a *Appliance) openStore() (err error) {
 	d := a.cfg.Database
 	logger := a.logger.With("part", "store")
-	if d.URL.Reveal() != "" {
+	if a.sharesStore() {
 		c := databaseOf(a.cfg)
 		c.Logger, c.Registerer = logger, a.registry
 		a.store, err = asStore(postgres.New(c))

@@ -46,6 +46,10 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 		o.hold(ctx, j, HoldThrottled, until)
 		return
 	}
+	if s, ok := o.reported(ctx, j); ok {
+		o.d.conclude(ctx, j, s)
+		return
+	}
 	permit, ok := o.acquire(j)
 	if !ok {
 		o.shelveIll(ctx, j)

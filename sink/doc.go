@@ -47,7 +47,8 @@
 // all the same, and its states are kept in the log.
 //
 // A provider's report of a message that waits to be tried once more, because nobody
-// knew how its attempt ended, shows that it was sent, and ends it (reported.go).
+// knew how its attempt ended, shows that it was sent, and ends it (reported.go). The
+// store, which any node may have told, is asked before each such attempt.
 //
 // A cancel (cancel.go) is decided under the lock that an attempt begins under,
 // and is durable in the log before it is answered.

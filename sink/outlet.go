@@ -22,6 +22,7 @@ type outlet struct {
 
 	sender   Channel // nil: switched off
 	policy   Policy
+	reports  bool // its provider tells later what became of messages
 	workers  int
 	calls    int // that may be under way; 0: workers alone bound them
 	inflight int // calls under way
@@ -100,7 +101,7 @@ func newOutlet(d *Dispatcher, c message.Channel) *outlet {
 
 func (o *outlet) configureLocked(c DeliveryConfig) {
 	cc := c.Channels[o.channel]
-	o.sender, o.workers, o.calls, o.policy = cc.Sender, c.Workers, cc.Calls, c.UnknownOutcome
+	o.sender, o.workers, o.calls, o.policy, o.reports = cc.Sender, c.Workers, cc.Calls, c.UnknownOutcome, cc.Reports
 	if cc.UnknownOutcome != 0 {
 		o.policy = cc.UnknownOutcome
 	}

@@ -39,6 +39,9 @@ type ChannelConfig struct {
 	Calls int
 	// UnknownOutcome overrides that of DeliveryConfig; zero: it does not.
 	UnknownOutcome Policy
+	// Reports: the provider says later what became of a message, to whichever node.
+	// Before a message is tried once more, the store is asked whether it has.
+	Reports bool
 }
 
 // Policy says what follows an attempt whose outcome is not known.

@@ -28,12 +28,13 @@ const (
 // The faults that the stand-in knows beside those of the webhook receiver's HTTP
 // (cut, refuse, hang) and Graph errors, which GraphError makes.
 const (
-	FaultHTML   Fault = "html"   // a proxy's 502 page
-	FaultEmpty  Fault = "empty"  // takes the message and answers 200 with nothing
-	FaultNoID   Fault = "noid"   // takes the message and answers 200 without an id
-	FaultEarly  Fault = "early"  // sends the updates before the answer
-	FaultSilent Fault = "silent" // takes the message and never sends an update
-	FaultHeld   Fault = "held"   // takes the message for an assessment of its template, and drops it
+	FaultHTML    Fault = "html"    // a proxy's 502 page
+	FaultEmpty   Fault = "empty"   // takes the message and answers 200 with nothing
+	FaultNoID    Fault = "noid"    // takes the message and answers 200 without an id
+	FaultEarly   Fault = "early"   // sends the updates before the answer
+	FaultToldCut Fault = "toldcut" // sends the updates, and cuts the line instead of an answer
+	FaultSilent  Fault = "silent"  // takes the message and never sends an update
+	FaultHeld    Fault = "held"    // takes the message for an assessment of its template, and drops it
 )
 
 // GraphError is a fault: an error of the Graph API under an HTTP status.
@@ -272,7 +273,7 @@ func (w *WhatsApp) answer(rw http.ResponseWriter, req *http.Request, fault Fault
 	w.accept(call.Callback)
 	w.decide(id, call, fault)
 	switch fault {
-	case FaultCut:
+	case FaultCut, FaultToldCut:
 		panic(http.ErrAbortHandler)
 	case FaultHang:
 		select {

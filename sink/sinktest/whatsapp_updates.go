@@ -24,7 +24,7 @@ type updates struct {
 	unposted int                 // that the hook did not answer 200
 }
 
-// HoldUpdates keeps updates back until PostHeld, but those of FaultEarly.
+// HoldUpdates keeps updates back until PostHeld, but those of FaultEarly and FaultToldCut.
 func (w *WhatsApp) HoldUpdates() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +61,8 @@ func (w *WhatsApp) decide(id string, call *whatsappCall, fault Fault) {
 	}
 	w.mu.Lock()
 	statuses := w.fateLocked(id, call, fault)
-	hook, hold := w.hook, w.updates.hold && fault != FaultEarly
+	atOnce := fault == FaultEarly || fault == FaultToldCut
+	hook, hold := w.hook, w.updates.hold && !atOnce
 	if hold {
 		w.updates.held = append(w.updates.held, statuses...)
 	}
@@ -69,7 +70,7 @@ func (w *WhatsApp) decide(id string, call *whatsappCall, fault Fault) {
 	w.mu.Unlock()
 	switch {
 	case hold || hook == "":
-	case fault == FaultEarly:
+	case atOnce:
 		w.postAll(hook, statuses, alone)
 	default:
 		w.posts.Go(func() { w.postAll(hook, statuses, alone) })
