@@ -149,7 +149,7 @@ func (m *messages) inLog(id message.ID) (message.Record, error) {
 		return message.Record{}, err
 	}
 	if held && r.Status.CanReach(now.Status) { // the log learns it with the next record
-		r.Status, r.HoldReason, r.NextAttemptAt = now.Status, now.HoldReason, time.Time{}
+		r.Status, r.HoldReason, r.NextAttemptAt = now.Status, now.HoldReason, now.NextAttemptAt
 	}
 	if r.Status == message.Accepted && r.HoldReason == "" && !m.store.Health().Up {
 		r.HoldReason = sink.HoldStoreDown // nobody writes it down of what is in memory

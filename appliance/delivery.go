@@ -160,7 +160,7 @@ func (a *Appliance) channelsStatus(s *admin.Status) {
 		name := c.Channel.String()
 		s.Channels = append(s.Channels, admin.ChannelStatus{Name: name, Rate: c.Rate, Breaker: worst[name].Phase.String(),
 			Queued: uint64(c.Queued), InFlight: uint64(c.InFlight), Parked: uint64(c.Parked), Sent: c.Sent, Failed: c.Failed,
-			StoppedFor: a.delivery.stopped[c.Channel]})
+			StoppedFor: a.delivery.stopped[c.Channel], ThrottledUntil: c.ThrottledUntil.UTC()})
 	}
 }
 

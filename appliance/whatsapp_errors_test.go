@@ -177,6 +177,8 @@ func throttleErrors(t *testing.T) {
 	// The number: everybody waits, and goes on after it.
 	id, v := held(number(3), sinktest.GraphErrorAfter(400, 130429, 3), "channel_rate_limited")
 	other = post(t, n, text(number(4)))
+	throttleShows(t, n, v.Next)
+	awaitHold(t, n, other, "throttled")
 	for time.Now().Before(v.Next.Add(-500 * time.Millisecond)) {
 		if meta.Times(other) != 0 && time.Now().Before(v.Next.Add(-500*time.Millisecond)) {
 			t.Fatal("the number was too fast, and the next message went at once")
@@ -185,6 +187,7 @@ func throttleErrors(t *testing.T) {
 	}
 	arrives(id)
 	arrives(other)
+	throttleShows(t, n, time.Time{})
 	// The account: for minutes, over every message; a restart tries again.
 	for i, c := range graphAccount {
 		id, v = held(number(10+2*i), sinktest.GraphError([]int{400, 429}[i%2], c.code, 0), c.error)
@@ -206,6 +209,27 @@ func throttleErrors(t *testing.T) {
 			t.Errorf("code %d: %+v, arrived %d times", c.code, v, meta.Times(id))
 		}
 	}
+}
+
+// throttleShows: an operator sees until when nothing goes, and who follows it reads
+// for how long; zero: it goes.
+func throttleShows(t *testing.T, n *appliancetest.Node, until time.Time) {
+	t.Helper()
+	s, err := n.Admin.Status(t.Context())
+	must(t, "read the status", err)
+	for _, c := range s.Channels {
+		if c.Name == "whatsapp" && c.ThrottledUntil.Truncate(time.Millisecond) != until {
+			t.Errorf("the status says throttled until %v, want %v", c.ThrottledUntil, until)
+		}
+	}
+	if seconds := metric(t, n, `forebay_channel_throttled_seconds{channel="whatsapp"}`); (seconds > 0) == until.IsZero() || seconds > 3 {
+		t.Errorf("the metric says throttled for %v s, until %v", seconds, until)
+	}
+}
+
+func awaitHold(t *testing.T, n *appliancetest.Node, id, reason string) {
+	t.Helper()
+	appliancetest.Eventually(t, 30*time.Second, id+" waits: "+reason, func() bool { return show(t, n, id).Hold == reason })
 }
 
 // stopErrors: nothing goes until an operator has acted, no attempt is used up, and

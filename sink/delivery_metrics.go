@@ -15,6 +15,21 @@ type deliveryMetrics struct {
 	finals   *prometheus.CounterVec
 }
 
+// throttledGauge says for how long a channel is yet to rest.
+func (o *outlet) throttledGauge() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "forebay_channel_throttled_seconds",
+		Help:        "For how long nothing more is sent on the channel, because its service asked for that; 0: it did not.",
+		ConstLabels: prometheus.Labels{"channel": o.channel.String()}}, func() float64 {
+		o.d.mu.Lock()
+		defer o.d.mu.Unlock()
+		now := time.Now()
+		if until := o.pace.pausedUntil(now); !until.IsZero() {
+			return until.Sub(now).Seconds()
+		}
+		return 0
+	})
+}
+
 func newDeliveryMetrics(reg prometheus.Registerer) (*deliveryMetrics, error) {
 	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "forebay_channel_attempts_total",
 		Help: "Attempts to deliver a message, by how they ended."}, []string{"channel", "outcome"})
@@ -49,27 +64,28 @@ func (m *deliveryMetrics) final(c message.Channel, s message.Status) {
 
 // ChannelStats is what a dispatcher says of one channel.
 type ChannelStats struct {
-	Channel      message.Channel
-	Enabled      bool
-	Rate         float64 // messages sent a second, over the last ten
-	Queued       int     // in memory, and on their way to an attempt
-	InFlight     int
-	Parked       int       // in the log, about: since the start
-	Sent, Failed uint64    // since the start
-	StoppedUntil time.Time // zero: the channel has not stopped
+	Channel        message.Channel
+	Enabled        bool
+	Rate           float64 // messages sent a second, over the last ten
+	Queued         int     // in memory, and on their way to an attempt
+	InFlight       int
+	Parked         int       // in the log, about: since the start
+	Sent, Failed   uint64    // since the start
+	ThrottledUntil time.Time // the service asked that nothing be sent before; zero: it does not
 }
 
 // Stats returns the figures of this moment, a channel each.
 func (d *Dispatcher) Stats() []ChannelStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	now := time.Now()
 	var all []ChannelStats
 	for _, o := range d.outlets {
 		if o == nil {
 			continue
 		}
-		s := ChannelStats{Channel: o.channel, Enabled: o.sender != nil, Rate: o.meter.stats(time.Now()).Rate,
-			InFlight: o.inflight, Parked: o.parked, Sent: o.meter.stats(time.Now()).Stored, Failed: o.failed, StoppedUntil: o.stoppedUntil}
+		s := ChannelStats{Channel: o.channel, Enabled: o.sender != nil, Rate: o.meter.stats(now).Rate,
+			InFlight: o.inflight, Parked: o.parked, Sent: o.meter.stats(now).Stored, Failed: o.failed, ThrottledUntil: o.pace.pausedUntil(now)}
 		for _, n := range o.queued {
 			s.Queued += n
 		}

@@ -142,6 +142,11 @@ func NewDispatcher(cfg DispatcherConfig) (*Dispatcher, error) {
 	for _, c := range message.Channels {
 		if c != message.ChannelStore {
 			d.outlets[c] = newOutlet(d, c)
+			if cfg.Registerer != nil {
+				if err := cfg.Registerer.Register(d.outlets[c].throttledGauge()); err != nil {
+					return nil, fmt.Errorf("register metrics: %w", err)
+				}
+			}
 		}
 	}
 	if err := d.Configure(cfg.Delivery); err != nil {
@@ -339,8 +344,8 @@ func (d *Dispatcher) forgetLocked(j *job) {
 }
 
 // Holds says what the log does not say of a message that the dispatcher has in
-// memory: whether it is queued, and then that it waits for others of its account, or
-// being sent; and since when the store has it. false: it does not have it, or it ended
+// memory: whether it is queued, and then that it waits for its channel's service or for
+// others of its account, or being sent; and since when the store has it. false: it does not have it, or it ended
 // without an attempt.
 func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 	d.mu.Lock()
@@ -348,11 +353,23 @@ func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 	j := d.held[id]
 	if s.Status, held = j.statusLocked(); held {
 		s.StoredAt = j.since
-		if j.phase == waiting && j.account != nil && j.account.inflight >= d.delivery.PerAccount {
-			s.HoldReason = HoldCap
-		}
+		s.HoldReason, s.NextAttemptAt = d.holdLocked(j)
 	}
 	return s, held
+}
+
+// holdLocked says what a message in the queue waits for, if not for a worker alone.
+func (d *Dispatcher) holdLocked(j *job) (reason string, until time.Time) {
+	if j.phase != waiting || j.account == nil {
+		return "", time.Time{}
+	}
+	if until := d.outlets[j.rec.Channel].pace.pausedUntil(now()); !until.IsZero() {
+		return HoldThrottled, until.UTC().Truncate(time.Millisecond)
+	}
+	if j.account.inflight >= d.delivery.PerAccount {
+		return HoldCap, time.Time{}
+	}
+	return "", time.Time{}
 }
 
 // Sending returns the messages of which Holds says so, as far as match wants them.

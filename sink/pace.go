@@ -45,6 +45,14 @@ func (p *pace) spend(now time.Time) {
 	p.arrival = p.arrival.Add(p.interval)
 }
 
+// pausedUntil is until when a throttle pauses the pace; zero: none does.
+func (p *pace) pausedUntil(now time.Time) time.Time {
+	if p.paused.After(now) {
+		return p.paused
+	}
+	return time.Time{}
+}
+
 const maxPause = 5 * time.Minute
 
 // pause stops the pace, longer each time in a row, and returns until when.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -53,6 +54,25 @@ func TestScreens(t *testing.T) {
 			w.check(t)
 		})
 	}
+}
+
+// TestChannelsSayWhyNothingGoes: a channel that has stopped by itself, or whose service
+// asks for a pause, says so, and the line still fits on a phone.
+func TestChannelsSayWhyNothingGoes(t *testing.T) {
+	s, ctx := newStage(t), browser(t)
+	w := watchPage(t, ctx, s.URL)
+	status := healthy()
+	channels := status["channels"].([]object)
+	channels[0]["stopped_for"] = "channel_auth"
+	channels[2]["throttled_until"] = time.Now().Add(20 * time.Minute).UTC()
+	s.play(status, true)
+	run(t, ctx, look(390, 844, "light"), chromedp.Navigate(s.URL+"/"))
+	await(t, ctx, `/^emailstopped: channel_auth,webhook,whatsappthrottled until .*\d\d:\d\d/.test([...document.querySelectorAll("#channels tr")].map((row) => row.firstElementChild.textContent).join())`)
+	if value[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth`) {
+		t.Error("the page is wider than its window")
+	}
+	shoot(t, ctx, "channel-throttled-phone-light")
+	w.check(t)
 }
 
 // TestHeaders: what is served says that it may be nothing else.

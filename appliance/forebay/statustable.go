@@ -55,8 +55,11 @@ func statusTable(w io.Writer, s admin.Status) {
 	row(w, "store", fmt.Sprintf("%s, %s; %.0f rows/s; the last batch had %.0f, batches take %s", s.Store.Kind, store, s.Store.Rate, s.Store.BatchSize, quantiles(s.Store.Latency)))
 	for _, c := range s.Channels {
 		breaker := "breaker " + orDash(c.Breaker)
-		if c.StoppedFor != "" {
+		switch {
+		case c.StoppedFor != "":
 			breaker = "STOPPED: " + c.StoppedFor
+		case !c.ThrottledUntil.IsZero():
+			breaker += ", throttled by the service until " + local(c.ThrottledUntil)
 		}
 		row(w, c.Name, fmt.Sprintf("%.0f/s, %s; %d queued, %d in flight, %d parked; %d sent, %d failed", c.Rate, breaker, c.Queued, c.InFlight, c.Parked, c.Sent, c.Failed))
 	}

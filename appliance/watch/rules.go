@@ -12,7 +12,7 @@ import (
 
 // Names are all alerts that there are. They are promises: receivers route by them.
 var Names = []string{
-	"acceptance_latency", "error_rate", "backlog_age", "database_down", "breaker_open", "breaker_forced", "channel_stopped", "webhook_host_off", "webhook_host_failing",
+	"acceptance_latency", "error_rate", "backlog_age", "database_down", "breaker_open", "breaker_forced", "channel_stopped", "channel_throttled", "webhook_host_off", "webhook_host_failing",
 	"disk", "memory", "pressure", "raft_no_leader", "raft_member_away", "limits_degraded", "config_drift", "config_reload_failed",
 	"certificate_ends", "messages_missing",
 }
@@ -26,6 +26,7 @@ const (
 	freeWarns        = 2.0  // times buffer.min_free_disk_bytes
 	certificateWarns = 21 * 24 * time.Hour
 	certificateUrges = 3 * 24 * time.Hour
+	throttleNoticed  = 10 * time.Second // of a service: shorter ones are every day's
 )
 
 // look is one moment that the rules judge.
@@ -176,10 +177,16 @@ func probeOf(at, now time.Time) string {
 
 func channelRule(l *look) (found []condition) {
 	for _, c := range l.Channels {
-		if c.StoppedFor != "" {
+		switch {
+		case c.StoppedFor != "":
 			found = append(found, condition{name: "channel_stopped", subject: c.Name, severity: admin.SeverityCritical,
 				summary:  fmt.Sprintf("Channel %s has stopped by itself%s", c.Name, sentence(c.StoppedFor)),
 				whatToDo: fmt.Sprintf("Its messages wait and use up no attempts. Mend the credentials of channels.%s, then reload (`systemctl reload forebay`).", c.Name)})
+		case c.ThrottledUntil.After(l.now):
+			found = append(found, condition{name: "channel_throttled", subject: c.Name, severity: admin.SeverityNotice, holdFor: throttleNoticed,
+				summary: fmt.Sprintf("The service of channel %s asks that nothing be sent until %s. Its messages wait and use up no attempts.",
+					c.Name, c.ThrottledUntil.UTC().Format("2 January, 15:04:05 UTC")),
+				whatToDo: fmt.Sprintf("It goes on by itself. If this comes often, more is sent than the service allows: lower the pace of channels.%s, or have the service raise its limit.", c.Name)})
 		}
 	}
 	return found

@@ -72,6 +72,9 @@ func TestRules(t *testing.T) {
 		{"channel stopped", func(s *admin.Status) {
 			s.Channels = []admin.ChannelStatus{{Name: "whatsapp", StoppedFor: "bad credentials"}}
 		}, "channel_stopped", "critical", "whatsapp", "channels.whatsapp"},
+		{"channel throttled", func(s *admin.Status) {
+			s.Channels = []admin.ChannelStatus{{Name: "whatsapp", ThrottledUntil: noon.Add(time.Hour)}, {Name: "email", ThrottledUntil: noon}}
+		}, "channel_throttled", "notice", "whatsapp", "13:00:00 UTC"},
 		{"disk full", func(s *admin.Status) { s.Log.Full = true }, "disk", "critical", "", "storage_full"},
 		{"disk filling", func(s *admin.Status) { s.Log.DiskBytes = 9 << 30 }, "disk", "warning", "", "90 %"},
 		{"file system filling", func(s *admin.Status) { s.Log.FreeBytes = 3 << 29 }, "disk", "warning", "", "1.5 GiB free"},

@@ -105,6 +105,9 @@ type ChannelStatus struct {
 	Sent       uint64  `json:"sent"`                 // since the start
 	Failed     uint64  `json:"failed"`               // finally, since the start
 	StoppedFor string  `json:"stopped_for,omitzero"` // why it is stopped by itself, as bad credentials
+	// ThrottledUntil is when the service takes messages again: it has asked that
+	// nothing be sent before.
+	ThrottledUntil time.Time `json:"throttled_until,omitzero"`
 }
 
 // BreakerStatus is one breaker as this node sees it.

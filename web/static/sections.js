@@ -109,7 +109,8 @@ function breakerTag(e, state) {
 
 export function channels(s) {
   show("part-channels", s.channels?.length);
-  list($("channels"), s.channels ?? [], (c) => c.name, (c) => el("tr", {}, el("td", {}, c.name), ...Array.from({ length: 4 }, () => el("td", { class: "n" })), el("td", {}, el("span"))), (e, c) => {
+  list($("channels"), s.channels ?? [], (c) => c.name, (c) => el("tr", {}, el("td", {}, c.name, el("small")), ...Array.from({ length: 4 }, () => el("td", { class: "n" })), el("td", {}, el("span"))), (e, c) => {
+    say(e.children[0].lastElementChild, c.stopped_for ? "stopped: " + c.stopped_for : c.throttled_until ? "throttled until " + moment(c.throttled_until) : "");
     [rate(c.rate), count(c.queued + c.in_flight), count(c.parked), count(c.failed)].forEach((text, i) => say(e.children[i + 1], text));
     breakerTag(e.children[5].firstElementChild, c.stopped_for ? "stopped" : c.breaker);
   });

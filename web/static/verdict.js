@@ -18,6 +18,7 @@ const headlines = {
   breaker_open: (s, a) => a.subject + " cannot be reached.",
   breaker_forced: (s, a) => "The breaker of " + a.subject + " is held " + (s.breakers?.find((b) => b.name === a.subject)?.forced ?? "") + " by hand.",
   channel_stopped: (s, a) => "Channel " + a.subject + " has stopped.",
+  channel_throttled: (s, a) => "The service of channel " + a.subject + " wants a pause.",
   webhook_host_off: (s, a) => "A webhook address at " + a.subject + " is switched off.",
   webhook_host_failing: (s, a) => "A webhook address at " + a.subject + " keeps failing.",
   disk: (s) => (s.log.full ? "The disk is full." : "Disk space runs low."),
