@@ -107,6 +107,8 @@ func TestRequests(t *testing.T) {
 		{name: "no such channel", body: `{"channel":"fax","body":"b"}`, status: 422, code: "invalid", pointers: []string{"#/channel"}},
 		{name: "no body", body: `{"channel":"store"}`, status: 422, code: "invalid", pointers: []string{"#/body"}},
 		{name: "html", body: `{"channel":"store","body":"b","html":"h","subject":"s"}`, status: 422, code: "invalid", pointers: []string{"#/html", "#/subject"}},
+		{name: "template", body: `{"channel":"whatsapp","to":"+4915112345678","template":{"name":"n","language":"de"}}`, status: 202},
+		{name: "template and body", body: `{"channel":"whatsapp","to":"+4915112345678","body":"b","template":{"name":"n","language":"de"}}`, status: 422, code: "invalid", pointers: []string{"#/body"}},
 		{name: "17 pairs", body: `{"channel":"store","body":"b","metadata":{` + pairs(17) + `}}`, status: 422, code: "invalid", pointers: []string{"#/metadata"}},
 		{name: "16 pairs", body: `{"channel":"store","body":"b","metadata":{` + pairs(16) + `}}`, status: 202},
 		{name: "ttl over", body: `{"channel":"store","body":"b","ttl_seconds":2592001}`, status: 422, code: "invalid", pointers: []string{"#/ttl_seconds"}},

@@ -129,6 +129,9 @@ func (v *validation) content(m *message.Message) {
 		if !whatsapp {
 			v.bad(fieldTemplate, "is for channel whatsapp only")
 		}
+		if m.Body != "" && whatsapp { // what is sent is the one or the other
+			v.bad(fieldBody, "must not stand beside a template, which is sent without it")
+		}
 		if t.Name == "" {
 			v.errors = append(v.errors, FieldError{Pointer: "#/template/name", Detail: "is required"})
 		}
