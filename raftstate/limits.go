@@ -176,10 +176,7 @@ func (g *Group) Follow(s *limiter.Spender) { g.machine.limits.spender.Store(s) }
 
 // SetWindow makes d, in whole milliseconds, the window of all limits.
 func (g *Group) SetWindow(ctx context.Context, d time.Duration) error {
-	g.machine.mu.RLock()
-	same := g.machine.limits.Window() == d.Milliseconds()
-	g.machine.mu.RUnlock()
-	if same || d < time.Millisecond {
+	if g.Window() == d.Truncate(time.Millisecond) || d < time.Millisecond {
 		return nil
 	}
 	_, err := g.proposeNow(ctx, kindWindow, binary.BigEndian.AppendUint64(nil, uint64(d.Milliseconds())))
@@ -191,9 +188,7 @@ func (g *Group) SetWindow(ctx context.Context, d time.Duration) error {
 
 // Window is the window of all limits.
 func (g *Group) Window() time.Duration {
-	g.machine.mu.RLock()
-	defer g.machine.mu.RUnlock()
-	return time.Duration(g.machine.limits.Window()) * time.Millisecond
+	return time.Duration(g.machine.limits.window.Load()) * time.Millisecond
 }
 
 // Use is what counts against an account in the whole group, as this node knows

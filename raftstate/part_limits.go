@@ -23,12 +23,16 @@ type limitsPart struct {
 	*limiter.State
 	accounts *accountsPart
 	spender  atomic.Pointer[limiter.Spender] // of this node; nil: none has asked to be told
+	// window is State's, in ms. Every request asks for it, and must not wait until
+	// a command of thousands of accounts has been applied.
+	window atomic.Int64
 }
 
 var _ part = (*limitsPart)(nil)
 
 func newLimitsPart(accounts *accountsPart) *limitsPart {
-	p := &limitsPart{State: limiter.NewState(), accounts: accounts}
+	p := &limitsPart{accounts: accounts}
+	p.replace(limiter.NewState())
 	accounts.changed = p.plansChanged
 	return p
 }
@@ -47,6 +51,7 @@ func (p *limitsPart) apply(kind uint8, body []byte, stamp uint64) (any, error) {
 			return nil, errWindow
 		}
 		p.SetWindow(int64(stamp), int64(binary.BigEndian.Uint64(body)))
+		p.window.Store(p.State.Window())
 		return nil, nil
 	}
 	cmd, err := limiter.DecodeCommand(body)
@@ -103,7 +108,12 @@ func (p *limitsPart) restore(dec *jsontext.Decoder) (func(), error) {
 			return nil, err
 		}
 	}
-	return func() { p.State = s }, nil
+	return func() { p.replace(s) }, nil
+}
+
+func (p *limitsPart) replace(s *limiter.State) {
+	p.State = s
+	p.window.Store(s.Window())
 }
 
 // LimitsOf returns what a plan allows, as the limiter wants it.

@@ -44,7 +44,9 @@
 //
 // The cost: a client at its limit gets less than its plan by what is rounded:
 // 0.2 % for drift, half a sub-window (W/128), half a report (Rate/256; Rate/16 of
-// what was spent while more than half of the plan was left).
+// what was spent while more than half of the plan was left, which also counts from
+// up to half a minute later: reports are what the limits cost the group, and far
+// from a limit they gather).
 //
 // # Messages lost, late, twice
 //

@@ -11,7 +11,7 @@ const (
 	foresight   = 250 * time.Millisecond // so much demand is asked for ahead
 	idleAfter   = time.Minute            // an account without requests gives back what it holds
 	spareAfter  = time.Second            // and when others lack it, already then
-	lazyReport  = 15 * time.Second       // what is spent is reported after this at the latest
+	lazyReport  = 30 * time.Second       // what is spent is reported so long after the first of it, at the latest
 	eagerReport = 500 * time.Millisecond // and when more than half of the plan is used
 	refusalTime = time.Second            // how long a refusal is repeated without asking again
 	slotRefusal = 100 * time.Millisecond
@@ -26,6 +26,7 @@ type entry struct {
 	left  int64         // tokens to spend
 	busy  int64         // taken by messages that may yet be refused by others
 	spent int64         // and not reported
+	since time.Duration // when the first of spent was taken
 	until time.Duration // left may be spent before
 
 	slots    int64 // a request may enter while fewer are in flight
@@ -36,12 +37,11 @@ type entry struct {
 	under    bool  // a request to the group is under way
 	void     bool  // and it is from before limits were lowered
 
-	stock    int64   // left after the last grant: a third of it is the signal to ask
-	taken    int64   // since the last request
-	rate     float64 // tokens a second, of late
-	asked    time.Duration
-	reported time.Duration
-	used     time.Duration
+	stock int64   // left after the last grant: a third of it is the signal to ask
+	taken int64   // since the last request
+	rate  float64 // tokens a second, of late
+	asked time.Duration
+	used  time.Duration
 
 	want      int64 // tokens that calls wait for
 	wantSlots int64
@@ -100,6 +100,14 @@ func (e *entry) takeLocked(n int64, now time.Duration) int64 {
 	return got
 }
 
+// spendLocked counts n tokens as spent, and not reported yet.
+func (e *entry) spendLocked(n int64) {
+	if e.spent == 0 {
+		e.since = e.used
+	}
+	e.spent += n
+}
+
 // lowLocked reports whether it is time to ask, or to report.
 func (e *entry) lowLocked() bool {
 	parts := int64(calmReportParts)
@@ -117,7 +125,6 @@ func (e *entry) prepareLocked(now time.Duration) Entry {
 	rate := float64(e.taken) / passed.Seconds()
 	e.rate = max(rate, (e.rate+rate)/2)
 	e.asked, e.taken, e.queued = now, 0, false
-	e.reported = now
 
 	// Who waits for a slot will want a token, too.
 	out := Entry{Account: e.account, Spent: e.spent, Busy: e.busy, Want: e.want + e.wantSlots + e.owed, InFlight: e.inFlight}
@@ -221,5 +228,5 @@ func (e *entry) lookLocked(now time.Duration) (exchange, forget bool) {
 		e.stock = keep
 		return true, false
 	}
-	return e.spent > 0 && now-e.reported >= report || (holds || e.inFlight > 0) && e.until-now < nodeLease/2, false
+	return e.spent > 0 && now-e.since >= report || (holds || e.inFlight > 0) && e.until-now < nodeLease/2, false
 }

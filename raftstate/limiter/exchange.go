@@ -213,7 +213,8 @@ func (s *Spender) eachOf(sh *shard, f func(*entry) (exchange, forget bool)) {
 	}
 }
 
-// look looks at an eighth of the entries.
+// look looks at one in looks of the entries: what of them is to be reported
+// travels together.
 func (s *Spender) look(now time.Duration) {
 	s.looked = (s.looked + 1) % looks
 	for i := s.looked; i < shardCount; i += looks {

@@ -51,3 +51,42 @@ func TestWhoWaitsIsNotKeptWaiting(t *testing.T) {
 		}
 	})
 }
+
+// TestReportsGatherFromTheFirstThatIsSpent: far from the limit what is spent is
+// reported lazyReport after the first of it, with what came meanwhile, however long
+// the account had been quiet before.
+func TestReportsGatherFromTheFirstThatIsSpent(t *testing.T) {
+	l := Limits{Rate: 1600, Burst: 1600, Concurrent: 4}
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := runAlone(t, l)
+		defer stop()
+		group := s.cfg.Group.(*Local)
+		spendOne := func() {
+			t.Helper()
+			p, v := s.Enter(t.Context(), "calm", l)
+			got, _ := p.Take(t.Context(), 1)
+			if p.Settle(got, got); got != 1 {
+				t.Fatalf("%d tokens, %+v", got, v)
+			}
+			p.Leave()
+		}
+		reported := func(after time.Duration, want int64) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if got := group.Use("calm", l).Spent; got != want {
+				t.Errorf("%d messages reported, want %d", got, want)
+			}
+		}
+		const looked = looks*lookEvery + gatherFor + time.Millisecond
+		spendOne()
+		reported(lazyReport-time.Millisecond, 0)
+		reported(looked, 1)
+		time.Sleep(lazyReport / 3) // quiet
+		spendOne()
+		reported(lazyReport/2, 1)
+		spendOne()
+		reported(lazyReport/2-time.Millisecond, 1)
+		reported(looked, 3)
+	})
+}

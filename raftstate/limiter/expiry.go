@@ -2,12 +2,10 @@ package limiter
 
 import "container/heap"
 
-// expiry says which ledgers may be forgotten next: at least one entry for each,
-// at or before its time. Pushing is cheap when a later time comes for an account
-// that has an entry: the entry is moved when it comes up.
+// expiry says which ledgers may be forgotten next: one entry for each, at or
+// before its time. A later time costs nothing: the entry is moved when it comes up.
 type expiry struct {
 	entries expiryHeap
-	has     map[string]bool
 }
 
 type expiryEntry struct {
@@ -15,14 +13,8 @@ type expiryEntry struct {
 	account string
 }
 
+// push adds the entry of a ledger that is new, or whose entry has come up.
 func (x *expiry) push(account string, at int64) {
-	if x.has[account] {
-		return
-	}
-	if x.has == nil {
-		x.has = map[string]bool{}
-	}
-	x.has[account] = true
 	heap.Push(&x.entries, expiryEntry{at: at, account: account})
 }
 
@@ -31,9 +23,7 @@ func (x *expiry) next(now int64) (account string, due bool) {
 	if len(x.entries) == 0 || x.entries[0].at > now {
 		return "", false
 	}
-	e := heap.Pop(&x.entries).(expiryEntry)
-	delete(x.has, e.account)
-	return e.account, true
+	return heap.Pop(&x.entries).(expiryEntry).account, true
 }
 
 type expiryHeap []expiryEntry

@@ -58,7 +58,7 @@ func (e *entry) payLocked() (over int64) {
 	paid := min(e.owed, e.left)
 	e.owed -= paid
 	e.left -= paid
-	e.spent += paid
+	e.spendLocked(paid)
 	if e.reason != Allowed {
 		over, e.owed = e.owed, 0
 	}

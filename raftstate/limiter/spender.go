@@ -41,8 +41,8 @@ const DefaultWaitLimit = 3 * time.Second
 
 const (
 	shardCount      = 64
-	lookEvery       = 125 * time.Millisecond
-	looks           = 8 // until every shard has been looked at: once a second
+	lookEvery       = 250 * time.Millisecond
+	looks           = 4 // until every shard has been looked at: once a second
 	entriesARequest = 8192
 	exchangeTimeout = time.Second // a leader that is gone and does not say so is not waited for longer
 	retryPause      = 50 * time.Millisecond
@@ -313,7 +313,7 @@ func (p *Pass) Settle(taken, accepted int64) {
 	e := p.entry
 	e.mu.Lock()
 	e.busy -= taken
-	e.spent += accepted
+	e.spendLocked(accepted)
 	if back := taken - accepted; back > 0 {
 		e.left += back
 		e.expireLocked(p.spender.cfg.Now())

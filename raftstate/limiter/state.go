@@ -15,7 +15,7 @@ type State struct {
 
 	ledgers  map[string]*ledger
 	sessions map[uint16]*session
-	expiry   expiry // of ledgers
+	expiry   expiry // has one entry for each of ledgers
 }
 
 // session is one node's newest process.
@@ -115,7 +115,7 @@ func (s *State) open(n *session, q *Request) {
 // entry settles what a node reports of an account, and lends it what it needs
 // and what there is.
 func (s *State) entry(node uint16, e *Entry, l Limits, grant bool) (g Grant, lacks bool) {
-	a := s.ledger(e.Account, l)
+	a, known := s.ledger(e.Account, l)
 	a.advance(s.now, s.window, l)
 	i, found := a.holding(node)
 	if !found {
@@ -139,7 +139,9 @@ func (s *State) entry(node uint16, e *Entry, l Limits, grant bool) (g Grant, lac
 		a.holdings = slices.Delete(a.holdings, i, i+1)
 	}
 	a.keepUntil(s.now, s.window)
-	s.expiry.push(e.Account, a.forget)
+	if !known {
+		s.expiry.push(e.Account, a.forget)
+	}
 	return g, lacks
 }
 
@@ -186,13 +188,12 @@ func (s *State) floor(a *ledger, h *holding, e *Entry, l Limits) int64 {
 	return max(0, min(floor, min(l.Rate, l.Burst)/2-beside))
 }
 
-func (s *State) ledger(account string, l Limits) *ledger {
-	a := s.ledgers[account]
-	if a == nil {
+func (s *State) ledger(account string, l Limits) (a *ledger, known bool) {
+	if a, known = s.ledgers[account]; !known {
 		a = &ledger{level: l.Burst * s.window, filled: s.now, limits: l}
 		s.ledgers[account] = a
 	}
-	return a
+	return a, known
 }
 
 // sweep forgets the accounts of which nothing counts any more.
@@ -202,12 +203,9 @@ func (s *State) sweep() {
 		if !due {
 			break
 		}
-		a := s.ledgers[account]
-		switch {
-		case a == nil:
-		case a.forget > s.now:
+		if a := s.ledgers[account]; a.forget > s.now {
 			s.expiry.push(account, a.forget)
-		default:
+		} else {
 			delete(s.ledgers, account)
 		}
 	}
