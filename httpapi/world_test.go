@@ -144,7 +144,7 @@ func (m *memoryMessages) Wait(ctx context.Context, id message.ID) (message.State
 type memoryKeys struct{}
 
 func (memoryKeys) Authenticate(key string) (Principal, error) {
-	all := ChannelsOf(message.ChannelStore, message.ChannelEmail)
+	all := ChannelsOf(message.ChannelStore, message.ChannelEmail, message.ChannelWhatsApp)
 	switch key {
 	case goodKey:
 		return Principal{Account: account, Channels: all, CallbackURL: "https://acme.example/status"}, nil
