@@ -3,6 +3,7 @@ package appliance_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 
 	"forebay/appliance"
 	"forebay/appliance/appliancetest"
+	"forebay/appliance/config"
 	"forebay/httpapi/admin"
 )
 
@@ -183,6 +185,62 @@ func TestPageOfAnAdmin(t *testing.T) {
 		t.Errorf("the old token forced a breaker: %+v", b)
 	}
 	p.check()
+}
+
+// TestPageUnderPressure: the page of a real appliance under high pressure says
+// what is refused, where it comes from and what to do, and when it is over, that
+// all is well.
+func TestPageUnderPressure(t *testing.T) {
+	t.Parallel()
+	n := appliancetest.Start(t, func(c *config.Config) { c.HTTP.MaxConnections = 100 })
+	submit(t, n, `{"channel":"store","body":"b"}`, "Prefer", "wait=10")
+	p := openPage(t, n.OpsURL)
+	p.await(verdict + ` === "All is well."`)
+	idle := hold(t, n.Addr().String(), 88)
+	stands(t, n.Target(), n.Admin, high, "connections")
+	p.await(verdict + ` === "Low-priority messages are refused." && document.querySelector("#ladder [aria-current]").textContent === "high"`)
+	p.await(`document.getElementById("verdict-do-text").textContent.startsWith("It comes from the open connections, at ") && document.getElementById("verdict-do-text").textContent.includes(" of 100 connections. Look for a client that opens too many")`)
+	p.await(`/Refused: overloaded[1-9]/.test(document.getElementById("intake").textContent) && document.querySelector("#signals .c-warn").closest(".signal").textContent.startsWith("connections")`)
+	if level := breakdown(t, n)["connections"]; level != "high" {
+		t.Errorf("the signal's own level is %q in /status.json", level)
+	}
+	for _, size := range []struct {
+		name          string
+		width, height int64
+	}{{"wide", 1440, 900}, {"phone", 390, 844}} {
+		p.do("resize", chromedp.EmulateViewport(size.width, size.height))
+		p.await(`innerWidth === ` + fmt.Sprint(size.width) + ` && document.documentElement.scrollWidth <= innerWidth`)
+		p.shoot("real-pressure-" + size.name)
+	}
+	for _, c := range idle {
+		c.Close()
+	}
+	p.await(verdict + ` === "All is well." && document.querySelector("#ladder [aria-current]").textContent === "normal"`)
+	p.check()
+}
+
+// hold opens connections to an address and does nothing with them.
+func hold(t *testing.T, addr string, count int) (idle []net.Conn) {
+	t.Helper()
+	for range count {
+		c, err := net.Dial("tcp", addr)
+		must(t, "connect", err)
+		t.Cleanup(func() { c.Close() })
+		idle = append(idle, c)
+	}
+	return idle
+}
+
+// breakdown is the level that each signal asks for.
+func breakdown(t *testing.T, n *appliancetest.Node) map[string]string {
+	t.Helper()
+	s, err := n.Admin.Status(t.Context())
+	must(t, "ask for the status", err)
+	levels := map[string]string{}
+	for _, signal := range s.Pressure.Signals {
+		levels[signal.Name] = signal.Level
+	}
+	return levels
 }
 
 func adminRequeues(t *testing.T, p *page, n *appliancetest.Node, hooks *hookReceiver) {

@@ -117,7 +117,7 @@ func (a *Appliance) pressureStatus(s *admin.Status) {
 	now := a.pressure.Status()
 	p := &admin.PressureStatus{Level: now.Level.String(), Since: now.Since.UTC()}
 	for _, signal := range now.Signals {
-		p.Signals = append(p.Signals, admin.PressureSignal{Name: signal.Name, Value: signal.Value, Detail: signal.Detail})
+		p.Signals = append(p.Signals, admin.PressureSignal{Name: signal.Name, Level: signal.Level.String(), Value: signal.Value, Detail: signal.Detail})
 	}
 	s.Pressure = p
 }

@@ -181,7 +181,7 @@ func ago(d time.Duration) time.Time { return time.Now().Add(-d).UTC() }
 func healthy() object {
 	return object{
 		"node": 1, "version": "1.4.0", "at": time.Now().UTC(), "started_at": ago(75 * time.Hour), "uptime_seconds": 270000, "health": "ready", "_pressure": .2,
-		"pressure": object{"level": "normal", "since": ago(70 * time.Hour), "signals": []object{{"name": "memory", "value": .31}, {"name": "window", "value": .04}, {"name": "disk", "value": .03}, {"name": "connections", "value": .02}}},
+		"pressure": object{"level": "normal", "since": ago(70 * time.Hour), "signals": []object{signal("memory", "normal", .31), signal("window", "normal", .04), signal("disk", "normal", .03), signal("connections", "normal", .02)}},
 		"intake": object{"rate": 1284.6, "accepted_total": 341_928_113, "refused": object{"rate_limited": 18213, "invalid": 412, "unauthenticated": 37}, "refused_rate": 0.02, "error_rate": 0.0,
 			"latency": object{"p50": .0016, "p90": .0031, "p99": .0068}},
 		"log": object{"backlog": object{"critical": 2, "high": 61, "normal": 204, "low": 18}, "parked": 12, "oldest_age_seconds": .2, "disk_bytes": 48 << 20, "disk_limit_bytes": 10 << 30,
@@ -217,6 +217,10 @@ func empty() object {
 	return s
 }
 
+func signal(name, level string, value float64) object {
+	return object{"name": name, "level": level, "value": value}
+}
+
 func alert(name, subject, severity, summary, do string, since time.Duration) object {
 	return object{"name": name, "subject": subject, "severity": severity, "since": ago(since), "summary": summary, "what_to_do": do}
 }
@@ -227,10 +231,10 @@ func databaseDown() object {
 	s["log"].(object)["backlog"] = object{"critical": 1204, "high": 96_310, "normal": 310_882, "low": 99_104}
 	s["log"].(object)["oldest_age_seconds"], s["log"].(object)["backpressure"], s["log"].(object)["disk_bytes"] = 395.0, true, 2<<30
 	s["store"] = object{"kind": "postgres", "up": false, "rate": 0, "batch_size": 214, "down_since": ago(6 * time.Minute), "detail": "connection refused", "latency": object{"p50": 0, "p90": 0, "p99": 0}, "pool": object{"acquired": 0, "idle": 0, "opening": 1, "max": 200}}
-	s["pressure"] = object{"level": "elevated", "since": ago(5 * time.Minute), "signals": []object{{"name": "window", "value": 1.0}, {"name": "memory", "value": .44}, {"name": "log", "value": .2}, {"name": "connections", "value": .02}}}
+	s["pressure"] = object{"level": "elevated", "since": ago(5 * time.Minute), "signals": []object{signal("window", "elevated", 10.15), signal("memory", "normal", .44), signal("log", "normal", .2), signal("connections", "normal", .02)}}
 	s["alerts"] = []object{
 		alert("database_down", "", "critical", "The database does not answer: connection refused.", "Bring the database back; the appliance connects by itself (database.url in `forebay config show`). Until then messages wait in the log, which has room for about 26 minutes at this rate.", 6*time.Minute),
-		alert("backlog_age", "", "warning", "The oldest message has waited for 7 minutes (limit 1m0s). Nothing is lost.", "The database is down, so everything waits; it drains by itself once the database is back.", 5*time.Minute)}
+		alert("backlog_age", "", "warning", "The oldest message has waited for 7 minutes (limit 60 s). Nothing is lost.", "The database is down, so everything waits; it drains by itself once the database is back.", 5*time.Minute)}
 	return s
 }
 
@@ -249,13 +253,17 @@ func memberAway() object {
 func backlogGrowing() object {
 	s := healthy()
 	s["_pressure"] = 1.5
+	s["memory"].(object)["used_bytes"] = 1700 << 20
 	s["intake"].(object)["rate"], s["intake"].(object)["refused_rate"] = 10480.0, 212.0
 	s["intake"].(object)["refused"].(object)["overloaded"] = 91233
 	s["store"].(object)["rate"], s["store"].(object)["latency"] = 4120.0, object{"p50": .42, "p90": .7, "p99": 1.3}
 	s["log"].(object)["backlog"] = object{"critical": 12, "high": 2410, "normal": 48_201, "low": 31_770}
 	s["log"].(object)["oldest_age_seconds"], s["log"].(object)["backpressure"] = 71.0, true
-	s["pressure"] = object{"level": "high", "since": ago(time.Minute), "signals": []object{{"name": "store", "value": .91}, {"name": "window", "value": .88}, {"name": "memory", "value": .62}, {"name": "disk", "value": .2}}}
-	s["alerts"] = []object{alert("pressure", "", "warning", "Pressure is high: submissions of priority low are refused.", "The highest signal is store at 91 % of its limit. The database takes less than what comes in: look at it first.", time.Minute),
-		alert("backlog_age", "", "warning", "The oldest message has waited for 71 s (limit 1m0s). Nothing is lost.", "The database takes less than what comes in: look at the time of a batch and at the slow queries (`forebay status`), and raise buffer.batch_size or give the database more.", 20*time.Second)}
+	s["pressure"] = object{"level": "high", "since": ago(time.Minute), "signals": []object{signal("memory", "high", .88), signal("window", "elevated", 1.65), signal("store", "elevated", .91), signal("disk", "normal", .2)}}
+	s["intake"].(object)["error_rate"] = .021
+	s["alerts"] = []object{
+		alert("error_rate", "", "critical", "2.1 % of submissions are answered with a server error (limit 1.0 %).", "Look which code grows under “refused” (`forebay status`): overloaded and storage_full are cured by what the other alerts say; for unavailable look into the journal (`journalctl -u forebay -p warning`).", 50*time.Second),
+		alert("pressure", "", "warning", "Pressure is high: submissions of priority low are refused, and so are lists of messages.", "It comes from memory, at 88 % of the limit: 1802MiB of 2048MiB (memory.limit). Lower buffer.capacity, or raise memory.limit.", time.Minute),
+		alert("backlog_age", "", "warning", "The oldest message has waited for 71 s (limit 60 s). Nothing is lost.", "The database takes less than what comes in: look at the time of a batch and at the slow queries (`forebay status`), and raise buffer.batch_size or give the database more.", 20*time.Second)}
 	return s
 }

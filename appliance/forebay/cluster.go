@@ -64,7 +64,7 @@ func (a *app) clusterRecoverCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "recover", Short: "Make this stopped node a group of its own, after the others are lost for good", Args: exactly()}
 	cmd.Long = "Make this node a group of its own, with the accounts, limits and breakers that it knows, after a majority of the group is lost for good. " +
 		"The appliance must be stopped. It refuses while another member answers that there is a leader, or while enough of them answer to elect one.\n\n" +
-		"The lost nodes must never start again with their raft directories. Afterwards start this node and add new ones with `forebay cluster add`."
+		"The lost nodes must never start again with their raft directories. Afterwards start this node and add new ones with `forebay cluster add NODE ADDRESS`."
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, _, err := a.config()
 		if err != nil {
@@ -80,7 +80,7 @@ func (a *app) clusterRecoverCommand() *cobra.Command {
 		return a.print(map[string][]uint16{"members": {c.Node}, "lost": nonNil(r.Lost)}, func(w io.Writer) {
 			row(w, "members", c.Node)
 			row(w, "lost", numbers(r.Lost))
-			row(w, "next", "start this node; wipe the lost ones before they start again; add new ones with `forebay cluster add`")
+			row(w, "next", "start this node; wipe the lost ones before they start again; add new ones with `forebay cluster add NODE ADDRESS`")
 		})
 	}
 	return cmd

@@ -167,6 +167,7 @@ func TestUsage(t *testing.T) {
 		"bench":                             "no API key",
 		"serve --dev --config x":            "leave out --config",
 		"wal verify a b":                    "at most one DIR",
+		"config check a b":                  "at most one FILE",
 	} {
 		if o := run(t, dir, nil, strings.Fields(args)...); o.code != 2 {
 			t.Errorf("%s: exit code %d, want 2: %+v", args, o.code, o)
@@ -238,6 +239,9 @@ func TestConfigCommands(t *testing.T) {
 	want := "forebay: bad.yaml:2: buffer.capcity: unknown key; did you mean buffer.capacity?\nforebay: bad.yaml:3: node: \"x\" is not a whole number; write digits only, for example 1000\n"
 	if o.code != 1 || o.stderr != want {
 		t.Errorf("bad: %+v", o)
+	}
+	if named := run(t, dir, nil, "config", "check", "--config", "bad.yaml"); named != o {
+		t.Errorf("without FILE: %+v", named)
 	}
 	o = run(t, dir, nil, "config", "check", "bad.yaml", "-o", "json")
 	if o.code != 1 || !strings.Contains(o.stdout, `"where": "bad.yaml:2"`) || strings.Count(o.stderr, "\n") != 1 {

@@ -34,9 +34,15 @@ type checked struct {
 }
 
 func (a *app) configCheckCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "check FILE", Short: "Report every mistake in a configuration", Args: exactly("FILE")}
+	cmd := &cobra.Command{Use: "check [FILE]", Short: "Report every mistake in a configuration", Args: atMostOne("FILE"),
+		Long: `Report every mistake in a configuration and what stands beside it. Without FILE it
+is the one that ` + "`serve`" + ` would use.`}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
-		c, sources, err := config.Load(args[0], a.environ)
+		file := config.Path(a.configPath, a.environ)
+		if len(args) > 0 {
+			file = args[0]
+		}
+		c, sources, err := config.Load(file, a.environ)
 		if err == nil {
 			err = c.ReadSecrets(sources)
 		}
@@ -52,19 +58,19 @@ func (a *app) configCheckCommand() *cobra.Command {
 				if err := a.printJSON(checked{Files: nonNil(sources.Files), Problems: problems, Warnings: []string{}}, indented); err != nil {
 					return err
 				}
-				return fmt.Errorf("%s has %d problems", args[0], len(problems))
+				return fmt.Errorf("%s has %d problems", file, len(problems))
 			}
 			return err
 		}
 		result := checked{OK: true, Files: sources.Files, Problems: []config.Problem{}, Warnings: nonNil(config.Warnings(c, sources))}
 		return a.print(result, func(w io.Writer) {
-			for _, file := range result.Files {
-				row(w, "read", file)
+			for _, name := range result.Files {
+				row(w, "read", name)
 			}
 			for _, text := range result.Warnings {
 				row(w, "warning", text)
 			}
-			row(w, "ok", args[0])
+			row(w, "ok", file)
 		})
 	}
 	return cmd

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -61,6 +65,45 @@ func TestTheManualsCommandsExist(t *testing.T) {
 	}
 	if checked < 20 {
 		t.Fatalf("%d commands found: the test no longer finds them", checked)
+	}
+}
+
+// TestTheAdvicesCommandsExist holds each command that an alert, an error or the
+// page tells an operator to run against the program, with all of its arguments.
+func TestTheAdvicesCommandsExist(t *testing.T) {
+	checked := 0
+	check := func(path, text string) {
+		for _, m := range regexp.MustCompile("`(forebay [^`]+)`").FindAllStringSubmatch(text, -1) {
+			if err := parseOnly(m[1], true); err != nil {
+				t.Errorf("%s: %s: %v", path, m[1], err)
+			}
+			checked++
+		}
+	}
+	err := filepath.WalkDir("../..", func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go"):
+			return err
+		case strings.HasSuffix(path, ".go"):
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+					check(path, literal.Value)
+				}
+				return true
+			})
+		case filepath.Ext(path) == ".js":
+			content, err := os.ReadFile(path)
+			check(path, string(content))
+			return err
+		}
+		return nil
+	})
+	if err != nil || checked < 20 {
+		t.Fatalf("%d commands found: the test no longer finds them (%v)", checked, err)
 	}
 }
 

@@ -29,11 +29,11 @@ func statusTable(w io.Writer, s admin.Status) {
 	}
 	row(w, "node", fmt.Sprintf("%d, version %s, up %s", s.Node, s.Version, seconds(s.UptimeSeconds)))
 	if p := s.Pressure; p != nil {
-		highest := ""
+		most := ""
 		if len(p.Signals) > 0 {
-			highest = fmt.Sprintf("; the highest signal is %s at %.0f %%", p.Signals[0].Name, 100*p.Signals[0].Value)
+			most = fmt.Sprintf("; most of it from %s, at %.0f %% of its limit", p.Signals[0].Name, 100*p.Signals[0].Value)
 		}
-		row(w, "pressure", p.Level+highest)
+		row(w, "pressure", p.Level+most)
 	}
 	row(w, "intake", fmt.Sprintf("%.0f/s, %d accepted since the start; answered in %s", s.Intake.Rate, s.Intake.AcceptedTotal, quantiles(s.Intake.Latency)))
 	if len(s.Intake.Refused) > 0 {

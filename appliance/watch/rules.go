@@ -63,7 +63,7 @@ func latencyRule(l *look) []condition {
 		return nil
 	}
 	return []condition{{name: "acceptance_latency", severity: admin.SeverityWarning, holdFor: 5 * time.Second,
-		summary: fmt.Sprintf("One in a hundred submissions waits %s or more for its answer (limit %s).", seconds(p99), l.settings.P99Latency),
+		summary: fmt.Sprintf("One in a hundred submissions waits %s or more for its answer (limit %s).", seconds(p99), seconds(limit)),
 		whatToDo: fmt.Sprintf("An append to the log takes %s at p99: if that is most of it, the disk is slow (`iostat -x 1`). "+
 			"Otherwise the machine is short of processor time: spread the load over another appliance.", seconds(l.Log.AppendLatency.P99))}}
 }
@@ -87,7 +87,7 @@ func backlogRule(l *look) []condition {
 		do = "The database is down, so everything waits; it drains by itself once the database is back."
 	}
 	return []condition{{name: "backlog_age", severity: admin.SeverityWarning, holdFor: 3 * time.Second,
-		summary:  fmt.Sprintf("The oldest message has waited for %s (limit %s). Nothing is lost.", seconds(age), limit),
+		summary:  fmt.Sprintf("The oldest message has waited for %s (limit %s). Nothing is lost.", seconds(age), seconds(limit.Seconds())),
 		whatToDo: do}}
 }
 
@@ -238,28 +238,41 @@ func pressureRule(l *look) []condition {
 		return nil
 	}
 	c := condition{name: "pressure", severity: admin.SeverityWarning, holdFor: 2 * time.Second,
-		summary:  "Pressure is high: submissions of priority low are refused.",
-		whatToDo: "Find the signal at the top of the ladder and give it room."}
+		summary:  "Pressure is high: submissions of priority low are refused, and so are lists of messages.",
+		whatToDo: "See `forebay status`."}
 	if l.Pressure.Level == "critical" {
 		c.severity, c.summary = admin.SeverityCritical, "Pressure is critical: only submissions of priority critical are accepted."
 	}
 	if len(l.Pressure.Signals) > 0 {
 		top := l.Pressure.Signals[0]
-		c.whatToDo = fmt.Sprintf("The highest signal is %s at %.0f %% of its limit%s", top.Name, 100*top.Value, sentence(top.Detail)) + " " + adviceFor(top.Name)
+		c.whatToDo = fmt.Sprintf("It comes from %s, at %.0f %% of the limit%s %s", sourceOf(top.Name), 100*top.Value, sentence(top.Detail), adviceFor(top.Name))
 	}
 	return []condition{c}
 }
 
+// sourceOf names a signal as people would.
+func sourceOf(signal string) string {
+	switch signal {
+	case "log":
+		return "the size of the log"
+	case "disk":
+		return "the free disk space"
+	case "connections":
+		return "the open connections"
+	}
+	return signal
+}
+
+// adviceFor is what to do about a signal that refuses something: see the tops of
+// package pressure.
 func adviceFor(signal string) string {
 	switch signal {
 	case "memory":
 		return "Lower buffer.capacity, or raise memory.limit."
 	case "log", "disk":
-		return "Look whether the database drains; else raise buffer.max_disk_bytes or free disk space."
+		return "Messages leave the log as soon as the database has them: look there first. Otherwise raise buffer.max_disk_bytes, or free disk space."
 	case "connections":
-		return "Look for a client that opens too many (`ss -Ht state established '( sport = :8080 )'`), or raise http.max_connections."
-	case "window", "age", "store":
-		return "The database takes less than what comes in: look at it first."
+		return "Look for a client that opens too many (`ss -Hnt state established`), or raise http.max_connections."
 	}
 	return "See `forebay status`."
 }

@@ -82,7 +82,7 @@ func TestRules(t *testing.T) {
 		{"memory, nearly all", func(s *admin.Status) { s.Memory.UsedBytes = 1000 << 20 }, "memory", "critical", "", "98 %"},
 		{"pressure high", func(s *admin.Status) {
 			s.Pressure = &admin.PressureStatus{Level: "high", Signals: []admin.PressureSignal{{Name: "memory", Value: .9}}}
-		}, "pressure", "warning", "", "memory at 90 %"},
+		}, "pressure", "warning", "", "It comes from memory, at 90 % of the limit. Lower"},
 		{"pressure critical", func(s *admin.Status) { s.Pressure = &admin.PressureStatus{Level: "critical"} }, "pressure", "critical", "", "priority critical"},
 		{"no leader", func(s *admin.Status) { s.Raft.Leader = 0 }, "raft_no_leader", "critical", "", "journalctl"},
 		{"no leader of three", func(s *admin.Status) { s.Raft.Leader, s.Raft.Members = 0, make([]admin.RaftMember, 3) }, "raft_no_leader", "critical", "", "forebay cluster recover"},

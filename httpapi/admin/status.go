@@ -37,12 +37,13 @@ type Quantiles struct {
 type PressureStatus struct {
 	Level   string           `json:"level"` // normal, elevated, high, critical
 	Since   time.Time        `json:"since,omitzero"`
-	Signals []PressureSignal `json:"signals"` // the highest first
+	Signals []PressureSignal `json:"signals"` // the one that counts most first
 }
 
 // PressureSignal is one measure that the level follows from.
 type PressureSignal struct {
 	Name   string  `json:"name"`            // window, log, disk, memory, age, store, connections
+	Level  string  `json:"level"`           // that it asks for by itself; not every signal may ask for all
 	Value  float64 `json:"value"`           // fraction of its limit: 1 is at the limit
 	Detail string  `json:"detail,omitzero"` // the figures behind it, for people
 }

@@ -72,10 +72,11 @@ export function pressure(s) {
   });
   const signals = s.pressure?.signals?.length ? s.pressure.signals : s.memory?.limit_bytes ? [{ name: "memory", value: s.memory.used_bytes / s.memory.limit_bytes }] : [];
   list($("signals"), signals, (g) => g.name, (g) => el("div", { class: "signal" }, el("span", {}, g.name), el("span", { class: "track" }, el("span")), el("b")), (e, g) => {
+    // In the colour of the rung that it asks for: a full window stands on a lower one.
     const bar = e.children[1].firstElementChild;
-    bar.className = g.value >= 0.95 ? "c-bad" : g.value >= 0.7 ? "c-warn" : "c-water";
+    bar.className = "c-" + (rungs.find(([name]) => name === g.level)?.[1] || "water");
     bar.style.transform = `scaleX(${Math.min(1, Math.max(0, g.value))})`;
-    say(e.children[2], percent(g.value));
+    say(e.children[2], g.value < 9.995 ? percent(g.value) : brief(Math.round(g.value)) + " ×");
     mark(e, "title", g.detail);
   });
 }
@@ -109,10 +110,10 @@ function breakerTag(e, state) {
 
 export function channels(s) {
   show("part-channels", s.channels?.length);
-  list($("channels"), s.channels ?? [], (c) => c.name, (c) => el("tr", {}, el("td", {}, c.name, el("small")), ...Array.from({ length: 4 }, () => el("td", { class: "n" })), el("td", {}, el("span"))), (e, c) => {
-    say(e.children[0].lastElementChild, c.stopped_for ? "stopped: " + c.stopped_for : c.throttled_until ? "throttled until " + moment(c.throttled_until) : "");
+  list($("channels"), s.channels ?? [], (c) => c.name, (c) => el("tr", {}, el("th", { scope: "row" }, c.name, el("span"), el("small")), ...Array.from({ length: 4 }, () => el("td", { class: "n" }))), (e, c) => {
+    say(e.firstElementChild.lastElementChild, c.stopped_for ? "stopped: " + c.stopped_for : c.throttled_until ? "throttled until " + moment(c.throttled_until) : "");
     [rate(c.rate), count(c.queued + c.in_flight), count(c.parked), count(c.failed)].forEach((text, i) => say(e.children[i + 1], text));
-    breakerTag(e.children[5].firstElementChild, c.stopped_for ? "stopped" : c.breaker);
+    breakerTag(e.firstElementChild.firstElementChild, c.stopped_for ? "stopped" : c.breaker);
   });
 }
 
@@ -163,7 +164,7 @@ export function raft(s) {
 export function config(s, admin) {
   facts($("config"), [["Version", String(s.config.version)], ["Loaded", moment(s.config.loaded_at)], ["Differs", s.config.drift?.join(", ")], ["Last reload", s.config.last_error ? "failed: " + s.config.last_error : ""]]);
   list($("versions"), (s.config.history ?? []).slice(0, 6), (v) => v.version + v.outcome, (v) =>
-    el("li", {}, el("span", { class: "grow" }, "Version " + v.version, el("small", {}, [moment(v.at), v.who, v.changed?.join(", "), v.outcome].filter(Boolean).join(" · "))),
+    el("li", {}, el("span", { class: "grow" }, "Version " + v.version, el("small", {}, [moment(v.at), v.who, v.changed?.join(", "), v.outcome.replaceAll("_", " ")].filter(Boolean).join(" · "))),
       el("button", { class: "button", type: "button", "aria-label": "Go back to version " + v.version, onclick: () => admin.rollback(v.version) }, "Go back to it")),
   (e, v) => mark(e.lastElementChild, "hidden", !admin.loggedIn || v.version === s.config.version));
 }

@@ -34,8 +34,15 @@ const headlines = {
 };
 export const alertTitle = (s, a) => (headlines[a.name]?.(s, a) ?? a.name.replaceAll("_", " ")).replace(/\.$/, "");
 
-/** headOf is the alert that the sentence is about: the worst, if it is more than a notice. */
-export const headOf = (s) => (s.draining ? undefined : (s.alerts ?? []).find((a) => a.severity !== "notice"));
+const worstOf = (s) => (s.draining ? undefined : (s.alerts ?? []).find((a) => a.severity !== "notice"));
+
+/** headOf is the alert that the sentence is about: the worst, if it is more than a
+ *  notice. That submissions fail is said by what has them fail, where that is known. */
+export function headOf(s) {
+  const worst = worstOf(s);
+  if (worst?.name !== "error_rate") return worst;
+  return (s.log.full && s.alerts.find((a) => a.name === "disk")) || s.alerts.find((a) => a.name === "pressure") || worst;
+}
 
 /** verdictOf returns {state, title, more, todo} for a picture, or for none. */
 export function verdictOf(s, link) {
@@ -53,19 +60,19 @@ export function verdictOf(s, link) {
   if (s.draining) {
     return { state: "warn", title: "Stopping in good order.", more: "New messages are refused; what was accepted is being brought to safety.", todo: "" };
   }
-  const worst = headOf(s);
-  if (worst) {
+  const head = headOf(s);
+  if (head) {
     const others = s.alerts.length - 1;
     return {
-      state: worst.severity === "critical" ? "bad" : "warn", title: headlines[worst.name]?.(s, worst) ?? alertTitle(s, worst) + ".",
-      more: [worst.summary, worst.name === "database_down" ? safe(s) : "", others > 0 ? plural(others, "more alert", "more alerts") + " below." : ""].filter(Boolean).join(" "),
-      label: "What to do (so for " + past(worst.since, s.at) + " now)", todo: worst.what_to_do,
+      state: worstOf(s).severity === "critical" ? "bad" : "warn", title: headlines[head.name]?.(s, head) ?? alertTitle(s, head) + ".",
+      more: [head.summary, head.name === "database_down" ? safe(s) : "", others > 0 ? plural(others, "more alert", "more alerts") + " below." : ""].filter(Boolean).join(" "),
+      label: "What to do (so for " + past(head.since, s.at) + " now)", todo: head.what_to_do,
     };
   }
   if (s.health === "unready") return { state: "bad", title: "Submissions are refused.", more: "A part is not ready yet.", todo: "If it stays so: `forebay status`, and `journalctl -u forebay -n 50`." };
   if (s.intake.accepted_total === 0 && waiting(s) === 0) {
     return { state: "ok", title: "Ready, and waiting for the first message.", more: "Everything is in place. Make an account and a key, and send something.",
-      label: "To begin", todo: "`forebay account create acme --tier premium`, `forebay key create acme`, then `forebay send --channel store --body hello`." };
+      label: "To begin", todo: "`forebay account create acme --tier premium`, `forebay key create acme`, and with that key in FOREBAY_KEY `forebay send Hello`." };
   }
   return { state: "ok", title: "All is well.", more: flow(s), todo: "" };
 }
