@@ -44,19 +44,20 @@ func (s *Store) Get(ctx context.Context, account string, id message.ID) (r messa
 // List implements sink.Store. It walks an index of the account, or the one of
 // its client_ref, or of a status that is no good end; a query that restricts by
 // other fields alone passes all the account's messages in its span of time, and
-// one without an account those of every account.
+// one without an account those of every account. A message that is damaged is left
+// out, and named in the log.
 func (s *Store) List(ctx context.Context, q message.Query) (page message.Page, err error) {
 	if q.Limit < 1 || q.Limit > 1000 {
 		return page, fmt.Errorf("list: limit %d, want 1 to 1000", q.Limit)
 	}
 	err = s.view(ctx, "list", func(txn *badger.Txn) error {
-		page, err = list(ctx, txn, &q)
+		page, err = s.list(ctx, txn, &q)
 		return err
 	})
 	return page, err
 }
 
-func list(ctx context.Context, txn *badger.Txn, q *message.Query) (message.Page, error) {
+func (s *Store) list(ctx context.Context, txn *badger.Txn, q *message.Query) (message.Page, error) {
 	var page message.Page
 	prefix, indexed := []byte{prefixMessage}, q.Account != ""
 	switch {
@@ -72,23 +73,19 @@ func list(ctx context.Context, txn *badger.Txn, q *message.Query) (message.Page,
 	to := hashTo(q.To)
 	err := walk(ctx, txn, prefix, q, func(item *badger.Item, id message.ID) (more bool, err error) {
 		if indexed {
-			ok := false
-			err := item.Value(func(v []byte) error {
-				if len(v) != len(summary{}) {
-					return &DamagedError{"index of message " + id.String(), errShort}
-				}
-				ok = summary(v).mayMatch(q, to)
-				return nil
-			})
-			if err != nil || !ok {
-				return true, err
+			brief, err := readSummary(item)
+			if err != nil && !s.damaged(err) {
+				return false, fmt.Errorf("list: %w", err)
+			}
+			if err == nil && !brief.mayMatch(q, to) {
+				return true, nil
 			}
 		}
 		r, err := readRecord(txn, messageKey(id))
-		if err != nil {
+		if err = s.legible(err); err != nil && !errors.Is(err, sink.ErrNotFound) {
 			return false, fmt.Errorf("list: %w", err)
 		}
-		if !q.Matches(&r) {
+		if err != nil || !q.Matches(&r) {
 			return true, nil
 		}
 		if len(page.Records) == q.Limit {
@@ -256,6 +253,9 @@ func (s *Store) FirstSince(ctx context.Context, node uint16, t time.Time) (seq u
 			}
 			// A node's ids and numbers rise together, so the first is the lowest.
 			r, err := readRecord(txn, messageKey(id))
+			if err = s.legible(err); errors.Is(err, sink.ErrNotFound) {
+				return nil // the next one that can be read
+			}
 			if err != nil {
 				return err
 			}

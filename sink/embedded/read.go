@@ -27,6 +27,18 @@ func readRecord(txn *badger.Txn, key []byte) (r message.Record, err error) {
 	return r, err
 }
 
+// readSummary reads what an index says of a message.
+func readSummary(item *badger.Item) (brief summary, err error) {
+	err = item.Value(func(v []byte) error {
+		if len(v) != len(brief) {
+			return &DamagedError{"index of message " + keyID(item.Key()).String(), errShort}
+		}
+		brief = summary(v)
+		return nil
+	})
+	return brief, err
+}
+
 // readClaim reads which message a claim belongs to; sink.ErrNotFound.
 func readClaim(txn *badger.Txn, key []byte) (holder message.ID, err error) {
 	item, err := txn.Get(key)

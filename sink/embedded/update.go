@@ -43,12 +43,19 @@ func (s *Store) change(ctx context.Context, name string, work func(*writer) erro
 // must not fail what is done to others with it. If the log still has the message, it
 // is inserted anew.
 func (s *Store) legible(err error) error {
-	var damaged *DamagedError
-	if !errors.As(err, &damaged) {
-		return err
+	if s.damaged(err) {
+		return sink.ErrNotFound
+	}
+	return err
+}
+
+// damaged reports whether what was read is damaged, and says so if it is.
+func (s *Store) damaged(err error) bool {
+	if !errors.As(err, new(*DamagedError)) {
+		return false
 	}
 	s.log.Error("A damaged message is passed over.", "err", err)
-	return sink.ErrNotFound
+	return true
 }
 
 // Update implements sink.Store.

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -82,11 +83,12 @@ func decodeCount(key, value []byte) (uint64, error) {
 }
 
 // Usage implements sink.Store. It passes the account's index of those days, which
-// has status and channel of each message, and reads no message.
+// has status and channel of each message, and reads a message only where that is
+// damaged.
 func (s *Store) Usage(ctx context.Context, q message.UsageQuery) (list []message.UsageCount, err error) {
 	counts := make(map[message.UsageCount]uint64)
 	err = s.view(ctx, "usage", func(txn *badger.Txn) error {
-		if err := countKept(ctx, txn, &q, counts); err != nil {
+		if err := s.countKept(ctx, txn, &q, counts); err != nil {
 			return err
 		}
 		prefix, below := accountPrefix(prefixAccount, q.Account, idLen), firstOf(q.To)
@@ -96,15 +98,14 @@ func (s *Store) Usage(ctx context.Context, q message.UsageQuery) (list []message
 			if bytes.Compare(id[:], below[:]) >= 0 {
 				return errEnough
 			}
-			return item.Value(func(v []byte) error {
-				if len(v) != len(summary{}) {
-					return &DamagedError{"index of message " + id.String(), errShort}
-				}
-				if brief := summary(v); brief.counts() {
-					counts[message.UsageCount{Day: beginOf(dayOf(id.Millis())), Channel: brief.channel(), Status: brief.status()}]++
-				}
-				return nil
-			})
+			brief, err := s.briefOf(txn, item)
+			if err == nil && brief.counts() {
+				counts[message.UsageCount{Day: beginOf(dayOf(id.Millis())), Channel: brief.channel(), Status: brief.status()}]++
+			}
+			if errors.Is(err, sink.ErrNotFound) {
+				return nil // nobody knows what it was
+			}
+			return err
 		})
 		if err == errEnough {
 			return nil
@@ -124,8 +125,19 @@ func (s *Store) Usage(ctx context.Context, q message.UsageQuery) (list []message
 	return list, nil
 }
 
-// countKept adds what deleted messages counted.
-func countKept(ctx context.Context, txn *badger.Txn, q *message.UsageQuery, counts map[message.UsageCount]uint64) error {
+// briefOf is what the account's index says of a message, or the message itself if the
+// index is damaged; sink.ErrNotFound: both are.
+func (s *Store) briefOf(txn *badger.Txn, item *badger.Item) (summary, error) {
+	brief, err := readSummary(item)
+	if !s.damaged(err) {
+		return brief, err
+	}
+	r, err := readRecord(txn, messageKey(keyID(item.Key())))
+	return newSummary(&r), s.legible(err)
+}
+
+// countKept adds what deleted messages counted. A count that is damaged is left out.
+func (s *Store) countKept(ctx context.Context, txn *badger.Txn, q *message.UsageQuery, counts map[message.UsageCount]uint64) error {
 	prefix := accountPrefix(prefixUsage, q.Account, 0)
 	return scan(ctx, txn, prefix, prefix, func(item *badger.Item) error {
 		key := item.Key()
@@ -136,6 +148,10 @@ func countKept(ctx context.Context, txn *badger.Txn, q *message.UsageQuery, coun
 		}
 		return item.Value(func(v []byte) error {
 			n, err := decodeCount(key, v)
+			if errors.As(err, new(*DamagedError)) {
+				s.log.Error("A damaged count of deleted messages is passed over: the usage of that day is too low.", "err", err)
+				return nil
+			}
 			counts[message.UsageCount{Day: day, Channel: message.Channel(tail[4]), Status: message.Status(tail[5])}] += n
 			return err
 		})
