@@ -29,6 +29,7 @@ type rateLimit struct {
 	local   *limiter.Local // nil: the limits are the whole group's
 	spender *limiter.Spender
 	enabled atomic.Bool
+	top     busyList
 }
 
 func (a *Appliance) buildLimits() error {
@@ -193,12 +194,32 @@ func (a *Appliance) limiterStatus(s *admin.Status) {
 	default:
 		l.Degraded = a.group.Leader() == 0
 	}
-	for _, b := range busiest(topAccounts) {
+	for _, b := range a.limits.top.read(time.Now(), busiest) {
 		limits, _ := a.group.Limits(b.Account)
 		l.TopAccounts = append(l.TopAccounts, admin.TopAccount{Account: b.Account, Tier: a.tierOf(b.Account),
 			Rate: float64(b.Counted), Limit: uint64(limits.Rate)})
 	}
 	s.Limiter = l
+}
+
+// busiestEvery is how old the list of the busiest accounts may be: who makes it
+// looks at every account of the state, and commands wait meanwhile.
+const busiestEvery = 5 * time.Second
+
+// busyList keeps the list of the busiest accounts for a while.
+type busyList struct {
+	mu   sync.Mutex // guards what follows
+	made time.Time
+	list []limiter.Busy // is not changed
+}
+
+func (b *busyList) read(now time.Time, busiest func(n int) []limiter.Busy) []limiter.Busy {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.made.IsZero() || now.Sub(b.made) >= busiestEvery {
+		b.made, b.list = now, busiest(topAccounts)
+	}
+	return b.list
 }
 
 func (a *Appliance) tierOf(id string) string {

@@ -191,6 +191,11 @@ func TestLimitsChargeABatchByLine(t *testing.T) {
 	if accepted != 30 || limited != 20 {
 		t.Errorf("%d accepted and %d limited, want 30 and 20:\n%s", accepted, limited, text)
 	}
+	appliancetest.Eventually(t, time.Minute, "the status names it among the busiest, with what it has sent", func() bool {
+		status, err := n.Admin.Status(t.Context())
+		must(t, "ask for the status", err)
+		return slices.Contains(status.Limiter.TopAccounts, admin.TopAccount{Account: "small", Tier: "small", Rate: 30, Limit: 100})
+	})
 }
 
 // TestClusterOneLimitForAllNodes: scenarios 15 and 6, one hot account on three

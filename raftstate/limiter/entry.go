@@ -206,8 +206,14 @@ func (e *entry) idleLocked() bool {
 	return e.busy == 0 && e.inFlight == 0 && e.want == 0 && e.wantSlots == 0 && e.owed == 0
 }
 
-// lookLocked is the look at an entry once a second: whether it needs an
-// exchange, and whether it can be forgotten.
+// calmLocked reports whether the entry can do without a look for a while: it is
+// far from its limit, and holds no more than stands ready for any account.
+func (e *entry) calmLocked() bool {
+	return e.remaining >= e.limits.Rate/2 && e.peak <= 1 && e.left <= 2*(e.limits.Rate/floorParts)+1
+}
+
+// lookLocked is the look at an entry: whether it needs an exchange, and whether it
+// can be forgotten.
 func (e *entry) lookLocked(now time.Duration) (exchange, forget bool) {
 	e.expireLocked(now)
 	e.peak = max(e.inFlight, e.peak-max(1, e.peak/2))

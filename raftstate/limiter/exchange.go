@@ -183,45 +183,6 @@ func (s *Spender) lost(newest uint64) {
 	})
 }
 
-// each runs f with every entry, locked; f says whether it needs an exchange.
-func (s *Spender) each(f func(*entry) (exchange bool)) {
-	for i := range s.shards {
-		s.eachOf(&s.shards[i], func(e *entry) (bool, bool) { return f(e), false })
-	}
-}
-
-func (s *Spender) eachOf(sh *shard, f func(*entry) (exchange, forget bool)) {
-	sh.mu.RLock()
-	entries := make([]*entry, 0, len(sh.entries))
-	for _, e := range sh.entries {
-		entries = append(entries, e)
-	}
-	sh.mu.RUnlock()
-	for _, e := range entries {
-		e.mu.Lock()
-		exchange, forget := f(e)
-		if exchange {
-			s.enqueueLocked(e)
-		}
-		e.gone = e.gone || forget
-		e.mu.Unlock()
-		if forget {
-			sh.mu.Lock()
-			delete(sh.entries, e.account)
-			sh.mu.Unlock()
-		}
-	}
-}
-
-// look looks at one in looks of the entries: what of them is to be reported
-// travels together.
-func (s *Spender) look(now time.Duration) {
-	s.looked = (s.looked + 1) % looks
-	for i := s.looked; i < shardCount; i += looks {
-		s.eachOf(&s.shards[i], func(e *entry) (bool, bool) { return e.lookLocked(now) })
-	}
-}
-
 // giveBack returns everything, so that the other nodes need not wait for it.
 func (s *Spender) giveBack(ctx context.Context) {
 	if s.session == 0 {

@@ -78,7 +78,7 @@ func TestReportsGatherFromTheFirstThatIsSpent(t *testing.T) {
 				t.Errorf("%d messages reported, want %d", got, want)
 			}
 		}
-		const looked = looks*lookEvery + gatherFor + time.Millisecond
+		const looked = calmLook + looks*lookEvery + gatherFor + time.Millisecond
 		spendOne()
 		reported(lazyReport-time.Millisecond, 0)
 		reported(looked, 1)

@@ -64,7 +64,7 @@ func (n *simNode) look() {
 	if n.out == nil {
 		now := n.spender.cfg.Now()
 		for i := range n.spender.shards {
-			n.spender.eachOf(&n.spender.shards[i], func(e *entry) (bool, bool) { return e.lookLocked(now) })
+			n.spender.lookAt(&n.spender.shards[i], now)
 		}
 	}
 	n.w.after(time.Second, n, n.look)

@@ -41,8 +41,6 @@ const DefaultWaitLimit = 3 * time.Second
 
 const (
 	shardCount      = 64
-	lookEvery       = 250 * time.Millisecond
-	looks           = 4 // until every shard has been looked at: once a second
 	entriesARequest = 8192
 	exchangeTimeout = time.Second // a leader that is gone and does not say so is not waited for longer
 	retryPause      = 50 * time.Millisecond
@@ -64,16 +62,12 @@ type Spender struct {
 	session uint64
 	seq     uint64
 	nonce   uint64
-	looked  int
+	looked  int   // the shards whose turn it was
+	due     []due // of the look under way
 
 	refuse  atomic.Bool  // Config.Refuse, or what SetRefuse said since
 	failing atomic.Int64 // since when exchanges fail, as Now has it, plus 1; 0: they don't
 	stats   stats
-}
-
-type shard struct {
-	mu      sync.RWMutex
-	entries map[string]*entry
 }
 
 // NewSpender makes a Spender; nonce is a random number, another for each process.
@@ -133,10 +127,7 @@ func (s *Spender) lookup(account string, l Limits) *entry {
 		if e == nil {
 			sh.mu.Lock()
 			if e = sh.entries[account]; e == nil {
-				// Nothing is known yet: all of the plan is there, for all that this
-				// node can tell.
-				e = &entry{account: account, limits: l, remaining: l.Rate, level: l.Burst}
-				sh.entries[account] = e
+				e = sh.add(account, l)
 			}
 			sh.mu.Unlock()
 		}
