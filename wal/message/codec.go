@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 )
@@ -171,22 +172,11 @@ func (m *Message) set(tag byte, v string) (err error) {
 	case tagTemplateName:
 		m.Template = &Template{Name: v}
 	case tagTemplateLanguage, tagTemplateParameter:
-		if m.Template == nil {
-			return errOrder
-		}
-		if tag == tagTemplateLanguage {
-			m.Template.Language = v
-		} else {
-			m.Template.Parameters = append(m.Template.Parameters, v)
-		}
+		err = m.Template.set(tag, v)
 	case tagSendAt:
 		m.SendAt, err = parseTime(v)
 	case tagTTL:
-		var n uint64
-		if n, err = parseUint(v); err == nil && n > uint64(1<<63-1)/uint64(time.Second) {
-			err = fmt.Errorf("ttl of %d seconds", n)
-		}
-		m.TTL = time.Duration(n) * time.Second
+		m.TTL, err = parseSeconds(v)
 	case tagClientRef:
 		m.ClientRef = v
 	case tagMetadataKey:
@@ -201,21 +191,30 @@ func (m *Message) set(tag byte, v string) (err error) {
 	case tagIdempotencyKey:
 		m.IdempotencyKey = v
 	case tagFingerprint:
-		if copy(m.Fingerprint[:], v) != len(m.Fingerprint) || len(v) != len(m.Fingerprint) {
-			err = errTruncated
-		}
+		err = parseInto(m.Fingerprint[:], v)
 	case tagTraceParent:
 		m.TraceParent = v
 	case tagRequestID:
 		m.RequestID = v
 	case tagRequeueOf:
-		if copy(m.RequeueOf[:], v) != len(m.RequeueOf) || len(v) != len(m.RequeueOf) {
-			err = errTruncated
-		}
+		err = parseInto(m.RequeueOf[:], v)
 	default:
 		err = fmt.Errorf("unknown field %d: written by a newer version", tag)
 	}
 	return err
+}
+
+// set takes a field of a template whose name has been read; nil: it has not.
+func (t *Template) set(tag byte, v string) error {
+	switch {
+	case t == nil:
+		return errOrder
+	case tag == tagTemplateLanguage:
+		t.Language = v
+	default:
+		t.Parameters = append(t.Parameters, v)
+	}
+	return nil
 }
 
 // reader walks over fields. Its strings share one backing array.
@@ -270,6 +269,23 @@ func parseTime(v string) (time.Time, error) {
 		err = fmt.Errorf("a time of %d ms", ms)
 	}
 	return time.UnixMilli(int64(ms)).UTC(), err
+}
+
+func parseSeconds(v string) (time.Duration, error) {
+	n, err := parseUint(v)
+	if err == nil && n > uint64(math.MaxInt64/time.Second) {
+		err = fmt.Errorf("a span of %d seconds", n)
+	}
+	return time.Duration(n) * time.Second, err
+}
+
+// parseInto reads a field of a fixed length.
+func parseInto(dst []byte, v string) error {
+	if len(v) != len(dst) {
+		return errTruncated
+	}
+	copy(dst, v)
+	return nil
 }
 
 func boolText(b bool) string {

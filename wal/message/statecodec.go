@@ -101,9 +101,7 @@ func (s *State) set(tag byte, v string) (err error) {
 	case tagProviderID:
 		s.ProviderID = v
 	case tagDuplicateOf:
-		if copy(s.DuplicateOf[:], v) != len(s.DuplicateOf) || len(v) != len(s.DuplicateOf) {
-			err = errTruncated
-		}
+		err = parseInto(s.DuplicateOf[:], v)
 	case tagError:
 		s.Error, err = decodeFailure(v)
 	case tagAttempt:
