@@ -78,7 +78,7 @@ func memFile(transactions int) []byte {
 	data := make([]byte, memHeader)
 	for v := range uint64(transactions) {
 		for i := range byte(3) {
-			key := append([]byte{'m', i, byte(v)}, bytes.Repeat([]byte{0xff}, 7)...)
+			key := append([]byte{prefixMessage, i, byte(v)}, bytes.Repeat([]byte{0xff}, 7)...)
 			entry := []byte{bitTxn, 0, byte(len(key) + 1), 5, 0}
 			entry = append(append(append(entry, key...), ^byte(v+1)), "value"...)
 			data = appendSum(data, entry)

@@ -119,9 +119,11 @@ func TestForeignKeysAreNamed(t *testing.T) {
 		"between ours":         {[]byte("q strange"), nil},
 		"before ours":          {[]byte("\x00strange"), nil},
 		"after ours":           {[]byte("zstrange"), nil},
-		"a short message key":  {[]byte("m\x01short"), nil},
-		"another lane's key":   {append([]byte("m\x02"), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
-		"no id":                {append([]byte("m\x02"), bytes.Repeat([]byte{0xff}, 16)...), nil},
+		"a short message key":  {[]byte("a\x01short"), nil},
+		"another lane's key":   {append(laneKey(nil, spanOf(id), 2), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
+		"another span's key":   {append(laneKey(nil, spanOf(id)+1, 1), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
+		"no id":                {append(laneKey(nil, maxSpan, 2), bytes.Repeat([]byte{0xff}, 16)...), nil},
+		"a key of format 1":    {append([]byte{prefixFormer, 1}, id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
 		"a number of another":  {messageKey(nil, id), newRecord(message.Entry{ID: id, Seq: 1})},
 		"a number never given": {messageKey(nil, id), newRecord(message.Entry{ID: id, Seq: 99})},
 		"an unknown meta key":  {[]byte("xother"), nil},
@@ -303,12 +305,13 @@ func TestARecordWhoseKeyHasATurnedBit(t *testing.T) {
 	parked := parkedKey(nil, 77, id)
 	for _, key := range [][]byte{messageKey(nil, id), parked} {
 		turned := 0
-		for bit := range 8 * idSize {
+		until := 8 * idSize
+		if key[0] == prefixMessage {
+			until = 8 * (len(key) - 1) // all but its kind follows from the id
+		}
+		for bit := range until {
 			hurt := bytes.Clone(key)
 			hurt[len(key)-1-bit/8] ^= 1 << (bit % 8)
-			if _, err := recordID(hurt); err != nil {
-				continue // it is not taken for a record's
-			}
 			turned++
 			if got := mended(rawEntry{key: hurt, value: value}); !bytes.Equal(got.key, key) {
 				t.Errorf("bit %d of %x: got %x", bit, key, got.key)

@@ -1,7 +1,6 @@
 package wal
 
 import (
-	"bytes"
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
@@ -56,24 +55,21 @@ func (l *Log) read(p message.Priority, from, to message.ID, n int, maxBytes int6
 		return nil, false, err
 	}
 	defer l.release()
-	prefix := []byte{prefixMessage, byte(p)}
-	end := append(bytes.Clone(prefix), to[:]...)
 	txn := db.NewTransaction(false)
 	defer txn.Discard()
-	it := txn.NewIterator(badger.IteratorOptions{Prefix: prefix})
+	it := newLaneIterator(txn, p)
 	defer it.Close()
 	found = make([]message.Entry, 0, n)
-	for it.Seek(append(bytes.Clone(prefix), from[:]...)); it.Valid(); it.Next() {
+	for it.seek(from); it.Valid(); it.next() {
 		item := it.Item()
-		if bytes.Compare(item.Key(), end) > 0 {
-			return found, false, nil
-		}
-		if len(found) == n || maxBytes <= 0 {
-			return found, true, nil
-		}
 		id, err := recordID(item.Key())
-		if err == nil && id == from {
+		switch {
+		case err == nil && id == from:
 			continue
+		case err == nil && id.Compare(to) > 0:
+			return found, false, nil
+		case len(found) == n || maxBytes <= 0:
+			return found, true, nil
 		}
 		var e message.Entry
 		if err == nil {

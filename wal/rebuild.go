@@ -68,7 +68,7 @@ func (b *rebuilder) add(e rawEntry) error {
 	}
 	var err error
 	switch e.key[0] {
-	case prefixMessage, prefixParked:
+	case prefixMessage, prefixFormer, prefixParked:
 		return b.record(e)
 	case prefixProgress:
 		if _, _, err = openProgress(e.value, e.key); err == nil && len(e.key) == 1+idSize {
@@ -104,6 +104,9 @@ func (b *rebuilder) record(e rawEntry) error {
 		b.wreck.names.live = append(b.wreck.names.live, id)
 		b.hurt[id] = true
 		return nil
+	}
+	if e.key[0] == prefixFormer {
+		e.key = messageKey(nil, id)
 	}
 	return b.take(e.key, e.value, id, seq)
 }

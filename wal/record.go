@@ -12,7 +12,8 @@ import (
 
 // The first byte of every key says what it is.
 const (
-	prefixMessage  = 'm'
+	prefixMessage  = 'a' // before all others, see lane.go
+	prefixFormer   = 'm' // what prefixMessage was in format 1
 	prefixParked   = 'd'
 	prefixProgress = 'p'
 	prefixKey      = 'k'
@@ -25,17 +26,11 @@ var (
 )
 
 const (
-	formatVersion = 1
+	formatVersion = 2
 
-	idSize         = len(message.ID{})
-	messageKeySize = 2 + idSize
-	parkedKeySize  = 1 + 8 + idSize
+	idSize        = len(message.ID{})
+	parkedKeySize = 1 + 8 + idSize
 )
-
-func messageKey(dst []byte, id message.ID) []byte {
-	dst = append(dst, prefixMessage, byte(id.Lane()))
-	return append(dst, id[:]...)
-}
 
 func parkedKey(dst []byte, due uint64, id message.ID) []byte {
 	dst = append(dst, prefixParked)
@@ -63,8 +58,12 @@ func padKey(i uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{prefixMeta, 'p'}, i)
 }
 
-// recordID returns the ID inside a message key or a parked key.
+// recordID returns the ID inside a message key, of this format or the former one,
+// or a parked key.
 func recordID(key []byte) (message.ID, error) {
+	if id, ok := formerID(key); ok {
+		return id, nil
+	}
 	var want int
 	if len(key) > 0 {
 		switch key[0] {
@@ -78,7 +77,7 @@ func recordID(key []byte) (message.ID, error) {
 		return message.ID{}, fmt.Errorf("key % x is none of a record", key)
 	}
 	id := message.ID(key[want-idSize:])
-	if !id.Valid() || key[0] == prefixMessage && key[1] != byte(id.Lane()) {
+	if !id.Valid() || key[0] == prefixMessage && !bytes.Equal(key, messageKey(make([]byte, 0, messageKeySize), id)) {
 		return message.ID{}, fmt.Errorf("key % x holds no message id", key)
 	}
 	return id, nil

@@ -20,6 +20,9 @@ func recoverState(db *badger.DB, cfg Config, mark tide, found *findings) (rec *r
 			err = fmt.Errorf("%w: the database in %s can't be read: %v; see `forebay wal verify`", errDamaged, dbDir(cfg.Dir), r)
 		}
 	}()
+	if err := upgrade(db, cfg); err != nil {
+		return nil, err
+	}
 	s := &scan{db: db, found: found, census: newCensus(), rec: &recovered{tide: mark}}
 	if err := s.meta(); err != nil {
 		return nil, err
@@ -153,7 +156,7 @@ func (s *scan) strangers(txn *badger.Txn) {
 	it := txn.NewIterator(badger.IteratorOptions{})
 	defer it.Close()
 	from := []byte{0}
-	for _, ours := range []byte{prefixParked, prefixKey, prefixMessage, prefixProgress, prefixMeta, 0xff} {
+	for _, ours := range []byte{prefixMessage, prefixParked, prefixKey, prefixProgress, prefixMeta, 0xff} {
 		if it.Seek(from); it.Valid() && it.Item().Key()[0] < ours {
 			s.note(Finding{Kind: FindForeign, Where: fmt.Sprintf("key % x", it.Item().Key())})
 		}
@@ -166,17 +169,16 @@ func (s *scan) strangers(txn *badger.Txn) {
 func (s *scan) records(lowest [message.Lanes]message.ID) error {
 	var walks sync.WaitGroup
 	errs := make([]error, message.Lanes+1)
-	walk := func(i int, prefix, from []byte) {
+	begin := func(i int, over func(*badger.Txn, *walk) error) {
 		walks.Go(func() {
 			w := &walk{scan: s, seen: make([]sighting, 0, walkBatch)}
-			errs[i] = w.run(prefix, from)
+			errs[i] = w.run(func(txn *badger.Txn) error { return over(txn, w) })
 		})
 	}
-	for lane := range message.Lanes {
-		prefix := []byte{prefixMessage, byte(lane)}
-		walk(lane, prefix, append(bytes.Clone(prefix), lowest[lane][:]...))
+	for lane := range message.Priority(message.Lanes) {
+		begin(int(lane), func(txn *badger.Txn, w *walk) error { return w.lane(txn, lane, lowest[lane]) })
 	}
-	walk(message.Lanes, []byte{prefixParked}, nil)
+	begin(message.Lanes, func(txn *badger.Txn, w *walk) error { return each(txn, []byte{prefixParked}, nil, w.record) })
 	walks.Wait()
 	return errors.Join(errs...)
 }
@@ -198,15 +200,27 @@ type sighting struct {
 
 const walkBatch = 512
 
-func (w *walk) run(prefix, from []byte) (err error) {
+func (w *walk) run(over func(*badger.Txn) error) (err error) {
 	defer func() {
 		if r := recover(); r != nil { // as in recoverState; this goroutine is another
-			err = fmt.Errorf("%w: the records under % x can't be read: %v; see `forebay wal verify`", errDamaged, prefix, r)
+			err = fmt.Errorf("%w: records can't be read: %v; see `forebay wal verify`", errDamaged, r)
 		}
 	}()
-	err = w.scan.db.View(func(txn *badger.Txn) error { return each(txn, prefix, from, w.record) })
+	err = w.scan.db.View(over)
 	w.scan.count(w.seen)
 	return err
+}
+
+func (w *walk) lane(txn *badger.Txn, p message.Priority, from message.ID) error {
+	it := newLaneIterator(txn, p)
+	defer it.Close()
+	for it.seek(from); it.Valid(); it.next() {
+		item := it.Item()
+		if err := item.Value(func(v []byte) error { return w.record(item, v) }); err != nil {
+			return fmt.Errorf("read key % x: %w", item.Key(), err)
+		}
+	}
+	return nil
 }
 
 // record checks one record.
@@ -300,9 +314,7 @@ func (s *scan) bury() error {
 			return err
 		}
 	}
-	value := append(make([]byte, sealSize), formatVersion)
-	seal(value, keyFormat)
-	if err := batch.Set(keyFormat, value); err != nil {
+	if err := batch.Set(keyFormat, formatValue()); err != nil {
 		return err
 	}
 	return batch.Flush()

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"forebay/wal/message"
 )
 
 // wreck is what can be read of a damaged log. It holds one small note for each
@@ -87,26 +89,52 @@ func (w *wreck) each(fn func(rawEntry) error) error {
 	return nil
 }
 
-// mended gives a record back the key that it was written under, where one bit of the
-// id in it has turned: the record's sum is of the id, too. Otherwise the record would
-// be lost, and named by an id that is nobody's.
+// mended gives a record back the key that it was written under, where one bit of it
+// has turned: the record's sum is of the id, too. Otherwise the record would be lost,
+// and named by an id that is nobody's.
 func mended(e rawEntry) rawEntry {
-	id, err := recordID(e.key)
-	if err != nil || e.deleted {
+	if e.deleted || !sizedLikeARecord(e.key) {
 		return e
 	}
-	if _, _, err = openRecord(e.value, id); err == nil {
+	id := message.ID(e.key[len(e.key)-idSize:])
+	if _, _, err := openRecord(e.value, id); err == nil {
+		if _, err := recordID(e.key); err != nil {
+			e.key = keyOf(e.key, id)
+		}
 		return e
 	}
 	for bit := range 8 * idSize {
 		was := id
 		was[bit/8] ^= 1 << (bit % 8)
 		if _, _, err := openRecord(e.value, was); err == nil {
-			e.key = append(bytes.Clone(e.key[:len(e.key)-idSize]), was[:]...)
+			e.key = keyOf(e.key, was)
 			return e
 		}
 	}
 	return e
+}
+
+func sizedLikeARecord(key []byte) bool {
+	switch {
+	case len(key) == 0:
+		return false
+	case key[0] == prefixMessage:
+		return len(key) == messageKeySize
+	case key[0] == prefixFormer:
+		return len(key) == formerMessageKeySize
+	}
+	return key[0] == prefixParked && len(key) == parkedKeySize
+}
+
+// keyOf is the key of the record with this id that is of the same kind as key.
+func keyOf(key []byte, id message.ID) []byte {
+	switch key[0] {
+	case prefixMessage:
+		return messageKey(nil, id)
+	case prefixFormer:
+		return append([]byte{prefixFormer, byte(id.Lane())}, id[:]...)
+	}
+	return append(bytes.Clone(key[:parkedKeySize-idSize]), id[:]...)
 }
 
 func (w *wreck) readTable(path string, fn func(rawEntry)) error {

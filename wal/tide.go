@@ -56,7 +56,7 @@ func readTide(dir string) (tide, error) {
 	if err := json.Unmarshal(data[:n], &t); err != nil {
 		return t, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
 	}
-	if t.Format != formatVersion {
+	if t.Format < 1 || t.Format > formatVersion {
 		return t, fmt.Errorf("%s: format %d, this program knows %d", path, t.Format, formatVersion)
 	}
 	return t, nil
