@@ -13,7 +13,7 @@
 //
 // A directory holds one Badger database and three files of ours:
 //
-//	m lane id        record             a message waiting, or taken by the pipeline
+//	a span lane id   record             a message waiting, or taken by the pipeline (lane.go)
 //	d due id         record             a message parked until due (Unix ms), or on a
 //	                                    shelf until it is fetched (shelf.go)
 //	p id             due, state         how far delivery got; only once it got anywhere

@@ -70,7 +70,7 @@ type writer struct {
 
 // tally counts what the log holds.
 type tally struct {
-	live, liveBytes int64 // records under m and d
+	live, liveBytes int64 // records under a and d
 	parked          int64
 	appended        uint64 // since Open
 	completed       uint64
