@@ -58,6 +58,10 @@ func (o *outlet) attempt(ctx context.Context, j *job, sender Channel, policy Pol
 	o.begin(j)
 	s := j.rec.State
 	s.Status, s.HoldReason, s.NextAttemptAt = message.Sending, "", time.Time{}
+	if !o.tellSending(ctx, j, s) {
+		permit.Done(Neutral, "")
+		return
+	}
 	j.adopt(s)
 	o.d.publish(j)
 	if policy == PolicyFail {

@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"forebay/wal/message"
 )
@@ -26,12 +27,29 @@ func (d *Dispatcher) tell(ctx context.Context, jobs []*job) error {
 	return nil
 }
 
-// publish tells OnChange that a message is being sent, or queued once more: of
-// these there are no callbacks.
+// publish tells OnChange that a message is being sent, or queued once more. That it is
+// being sent has its callback before (tellSending); a status that a message comes to
+// once more has no other.
 func (d *Dispatcher) publish(j *job) {
 	if d.cfg.OnChange != nil {
 		d.cfg.OnChange([]message.Record{j.rec})
 	}
+}
+
+// tellSending makes durable that a message is about to be sent, if somebody wants to
+// know. Where that cannot be, the message waits for it in the log.
+func (o *outlet) tellSending(ctx context.Context, j *job, s message.State) bool {
+	r := j.rec
+	r.State = s
+	err := o.d.Callbacks(ctx, []message.Record{r})
+	if err == nil {
+		return true
+	}
+	if ctx.Err() == nil { // else the log hands it out again
+		o.d.log.Warn("A callback can't be accepted into the log; the message that it tells of waits.", "id", r.ID, "err", err)
+		o.hold(ctx, j, HoldRetry, time.Now().Add(callbackRest))
+	}
+	return false
 }
 
 // Changed tells of records whose status has changed: to OnChange, and to the
@@ -76,7 +94,7 @@ func (d *Dispatcher) Callbacks(ctx context.Context, records []message.Record) er
 // callback is the message that tells of the record's status; nil: nobody wants
 // to know.
 func (d *Dispatcher) callback(r *message.Record) (*message.Message, error) {
-	if r.Callback || r.Status == message.Accepted || r.Status == message.Sending {
+	if r.Callback || r.Status == message.Accepted {
 		return nil, nil
 	}
 	to := r.CallbackURL
