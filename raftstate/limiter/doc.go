@@ -48,6 +48,11 @@
 // up to half a minute later: reports are what the limits cost the group, and far
 // from a limit they gather).
 //
+// # When to come again
+//
+// Who is refused is told after how long it would be let in, on whichever node: what
+// the others hold and do not use they have given back by then (Reclaim).
+//
 // # Messages lost, late, twice
 //
 // A node has one request under way at a time, numbered within its session, and

@@ -10,7 +10,7 @@ import (
 const (
 	foresight   = 250 * time.Millisecond // so much demand is asked for ahead
 	idleAfter   = time.Minute            // an account without requests gives back what it holds
-	spareAfter  = time.Second            // and when others lack it, already then
+	spareAfter  = 500 * time.Millisecond // and when others lack it, already then
 	lazyReport  = 30 * time.Second       // what is spent is reported so long after the first of it, at the latest
 	eagerReport = 500 * time.Millisecond // and when more than half of the plan is used
 	refusalTime = time.Second            // how long a refusal is repeated without asking again
@@ -59,6 +59,7 @@ type entry struct {
 
 	queued bool // in the list of those that need an exchange
 	give   bool // to give back everything that is not in use
+	missed bool // in the list of those that others lack
 	gone   bool // forgotten; look it up again
 }
 
@@ -88,6 +89,16 @@ func (e *entry) expireLocked(now time.Duration) {
 
 // roomLocked reports whether a request may enter.
 func (e *entry) roomLocked() bool { return e.inFlight < min(e.slots, e.limits.Concurrent) }
+
+// fullLocked refuses a request for which there is no slot. Slots come back within
+// a second; where the last answer had no token for it either, that takes longer.
+func (e *entry) fullLocked(now time.Duration) Verdict {
+	v := Verdict{Reason: Concurrent, Retry: time.Second}
+	if e.reason != Allowed && e.left == 0 {
+		v.Retry = max(v.Retry, e.retryAt-now)
+	}
+	return v
+}
 
 // takeLocked takes up to n tokens.
 func (e *entry) takeLocked(n int64, now time.Duration) int64 {
@@ -199,6 +210,11 @@ func (e *entry) resetLocked() {
 	e.left, e.stock, e.spent = 0, 0, 0
 	e.slots, e.lent, e.until = 0, 0, 0
 	e.under, e.void = false, false
+}
+
+// spareLocked reports whether the node holds what no call of its own waits for.
+func (e *entry) spareLocked() bool {
+	return e.want == 0 && e.wantSlots == 0 && (e.left > 0 || e.lent > e.inFlight)
 }
 
 // idleLocked reports whether nothing uses the account at this moment.

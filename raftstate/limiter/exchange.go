@@ -30,7 +30,9 @@ func (s *Spender) Run(ctx context.Context, grace time.Duration) error {
 		select {
 		case <-ctx.Done():
 		case <-look.C:
-			s.look(s.cfg.Now())
+			now := s.cfg.Now()
+			s.giveMissed(now)
+			s.look(now)
 		case <-s.hurry:
 			s.exchange(ctx)
 		case <-s.wake:

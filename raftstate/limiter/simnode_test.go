@@ -25,6 +25,7 @@ func (n *simNode) start() {
 	n.spender, n.out, n.flying, n.waiting = s, nil, map[int]*simRequest{}, nil
 	n.tick()
 	n.look()
+	n.give()
 }
 
 // crash ends the process: what was on its way to disk may be there.
@@ -58,6 +59,12 @@ func (n *simNode) accept(r *simRequest) {
 func (n *simNode) tick() {
 	n.exchange()
 	n.w.after(10*time.Millisecond, n, n.tick)
+}
+
+// give is what a node does at each look, whichever shards' turn it is.
+func (n *simNode) give() {
+	n.spender.giveMissed(n.spender.cfg.Now())
+	n.w.after(lookEvery, n, n.give)
 }
 
 func (n *simNode) look() {

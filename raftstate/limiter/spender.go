@@ -54,8 +54,9 @@ type Spender struct {
 	seed   maphash.Seed
 	shards [shardCount]shard
 
-	queueMu sync.Mutex // guards queue; taken with an entry's lock held
+	queueMu sync.Mutex // guards queue and missed; taken with an entry's lock held
 	queue   []*entry
+	missed  []missed      // what others lack, and was in use here when they said so
 	wake    chan struct{} // capacity 1: something is queued
 	hurry   chan struct{} // capacity 1: and somebody waits for it
 
@@ -197,20 +198,26 @@ func (s *Spender) cutOff() Verdict {
 
 // awaitSlot asks the group for slots; e is locked, also on return.
 func (s *Spender) awaitSlot(ctx context.Context, e *entry, now time.Duration) Verdict {
-	full := Verdict{Reason: Concurrent, Retry: time.Second}
 	deadline := now + s.cfg.WaitLimit
 	e.wantSlots++
 	defer func() { e.wantSlots-- }()
-	for {
+	for again := false; ; {
 		if e.roomLocked() && now < e.until {
 			return Verdict{}
 		}
-		if e.inFlight >= e.limits.Concurrent || now < e.noSlotsUntil { // the group has no more to give
-			return full
-		}
-		s.enqueueLocked(e)
-		if v := s.await(ctx, e, deadline); v.Reason != Allowed {
-			return v
+		switch refused := now < e.noSlotsUntil; {
+		case e.inFlight >= e.limits.Concurrent, refused && (again || e.wantSlots > 1 || e.elsewhere == 0):
+			return e.fullLocked(now)
+		case refused:
+			// Other nodes have slots, and have just been told to give back those that
+			// they do not use. One call at a time asks once more.
+			again = true
+			_ = s.await(ctx, e, e.noSlotsUntil)
+		default:
+			s.enqueueLocked(e)
+			if v := s.await(ctx, e, deadline); v.Reason != Allowed {
+				return v
+			}
 		}
 		now = s.cfg.Now()
 	}
@@ -349,25 +356,4 @@ func (s *Spender) Change(account string, l Limits) {
 		s.enqueueLocked(e)
 	}
 	e.mu.Unlock()
-}
-
-// Reclaim has the node give back what it holds of these accounts and has not
-// used for a second: others lack it.
-func (s *Spender) Reclaim(accounts []string) {
-	now := s.cfg.Now()
-	for _, account := range accounts {
-		sh := &s.shards[maphash.String(s.seed, account)%shardCount]
-		sh.mu.RLock()
-		e := sh.entries[account]
-		sh.mu.RUnlock()
-		if e == nil {
-			continue
-		}
-		e.mu.Lock()
-		if e.want == 0 && e.wantSlots == 0 && now-e.used >= spareAfter && (e.left > 0 || e.lent > e.inFlight) {
-			e.give = true
-			s.enqueueLocked(e)
-		}
-		e.mu.Unlock()
-	}
 }

@@ -163,9 +163,11 @@ func (s *State) lend(a *ledger, h *holding, e *Entry, l Limits, g *Grant) (lacks
 		}
 		lacks = lacks || a.outstanding(s.now) > h.tokens
 	}
-	stock := h.tokens - min(e.Busy, h.tokens)
-	later := max(0, max(e.Ahead, s.floor(a, h, e, l))-stock)
-	g.Tokens = now + min(later, (free-now)/s.nodes)
+	if l.Shadow || e.InFlight > 0 || min(h.slots, room) > 0 { // else tokens would lie there, and another node may have a slot
+		stock := h.tokens - min(e.Busy, h.tokens)
+		later := max(0, max(e.Ahead, s.floor(a, h, e, l))-stock)
+		g.Tokens = now + min(later, (free-now)/s.nodes)
+	}
 	h.tokens += g.Tokens
 	a.level -= g.Tokens * s.window
 	if g.Reason != Allowed {
