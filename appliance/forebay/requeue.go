@@ -100,7 +100,7 @@ func (r *requeue) confirm(n int) error {
 	if r.yes {
 		return nil
 	}
-	if info, err := os.Stdin.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+	if !isTerminal(os.Stdin) {
 		return usagef("%d messages would be accepted anew; add --yes, or --dry-run to count only", n)
 	}
 	fmt.Fprintf(r.stderr, "Accept %d messages anew, with priority %s, %d a second? [y/N] ", n, r.order.Priority, r.rate)

@@ -111,3 +111,20 @@ func TestLostMessagesInTheStore(t *testing.T) {
 		}
 	}
 }
+
+// TestIsTerminal: a question is asked where somebody can answer it, and not of a
+// service or a cron job, whose standard input is /dev/null.
+func TestIsTerminal(t *testing.T) {
+	for name, want := range map[string]bool{"/dev/ptmx": true, os.DevNull: false, "/dev/zero": false, "units_test.go": false} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := isTerminal(f); got != want {
+			t.Errorf("%s: got %v, want %v", name, got, want)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
