@@ -146,7 +146,7 @@ func decisions(t *testing.T, n *appliancetest.Node, outcome string) float64 {
 }
 
 // TestClusterPlanChangesEverywhere: an account is put on another plan, and every
-// node holds it to that at once; lowered, nothing is forgotten that was spent.
+// node holds it to that within a second; lowered, nothing is forgotten that was spent.
 // (The bucket of a burst that was used up fills at the new pace, here 500/s.)
 func TestClusterPlanChangesEverywhere(t *testing.T) {
 	t.Parallel()
@@ -161,6 +161,7 @@ func TestClusterPlanChangesEverywhere(t *testing.T) {
 			t.Fatalf("node %d: got %d %s, want the small plan to be used up", number, last.status, last.Code)
 		}
 	}
+	fastest := time.Minute // of all changes: how fast a busy machine is says nothing
 	change := func(tier string, status int) {
 		t.Helper()
 		began := time.Now()
@@ -173,7 +174,9 @@ func TestClusterPlanChangesEverywhere(t *testing.T) {
 				return a.status == status
 			})
 		}
-		t.Logf("plan %s in force on three nodes after %v (target under 1s)", tier, time.Since(began).Round(time.Millisecond))
+		took := time.Since(began)
+		fastest = min(fastest, took)
+		t.Logf("plan %s in force on three nodes after %v", tier, took.Round(time.Millisecond))
 	}
 	change("large", http.StatusAccepted)
 	for _, n := range c.Nodes {
@@ -182,6 +185,11 @@ func TestClusterPlanChangesEverywhere(t *testing.T) {
 		}
 	}
 	change("small", http.StatusTooManyRequests)
+	change("large", http.StatusAccepted)
+	change("small", http.StatusTooManyRequests)
+	if fastest >= time.Second {
+		t.Errorf("the fastest of four changes was in force on all nodes after %v, want under a second", fastest)
+	}
 	for number, n := range c.Nodes {
 		if a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody); a.status != http.StatusTooManyRequests {
 			t.Errorf("node %d on the small plan again: got %d %s, want 429: what was spent counts", number, a.status, text)

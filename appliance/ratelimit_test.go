@@ -115,6 +115,9 @@ func TestLimitsAreExactAndRetryAfterSuffices(t *testing.T) {
 	if err != nil || wait < 1 || wait != refused.RetryAfter || len(refused.Violated) != 1 {
 		t.Fatalf("Retry-After %q, problem %+v", refused.header.Get("Retry-After"), refused)
 	}
+	if left := refused.header.Get("RateLimit"); !strings.Contains(left, ";r=0;") {
+		t.Errorf("refused for %s, and RateLimit is %q", refused.Violated, left)
+	}
 	<-time.After(time.Duration(wait) * time.Second) // what the client is told
 	if a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody); a.status != 202 {
 		t.Errorf("after Retry-After: got %d %s", a.status, text)

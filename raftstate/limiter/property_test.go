@@ -85,6 +85,10 @@ func TestProperty12_RetryAfterSuffices(t *testing.T) {
 			for _, ms := range pauses {
 				time.Sleep(time.Duration(ms) * time.Millisecond) // in the bubble
 				_, v := spend(s, "a", l)
+				q := s.Quota("a", l, time.Minute)
+				if left := map[Reason]int64{Rate: q.Rate, Burst: q.Burst}[v.Reason]; left != 0 {
+					return fmt.Errorf("refused for %s, with %d of it left: %+v", v.Reason, left, q)
+				}
 				wait := (v.Retry + time.Second - 1) / time.Second * time.Second
 				if wait < time.Second || wait > 90*time.Second {
 					return fmt.Errorf("a wait of %s", wait)

@@ -36,6 +36,14 @@ func (e *entry) quotaLocked(now, window time.Duration) Quota {
 		Burst:  max(0, min(l.Burst, e.level+refilled+e.left)),
 		Refill: time.Duration(float64(window) / float64(l.Rate) * float64(l.Burst)),
 	}
+	if e.left == 0 && now < e.retryAt { // a refusal stands, whatever should have come in since
+		switch e.reason {
+		case Rate:
+			q.Rate = 0
+		case Burst:
+			q.Burst = 0
+		}
+	}
 	switch {
 	case e.resetAt > now:
 		q.Reset = e.resetAt - now
