@@ -177,7 +177,7 @@ func (g *Group) remove(ctx context.Context, node uint16) error {
 		return &CallError{CodeNoMember, fmt.Sprintf("node %d is not a member", node)}
 	}
 	if server.Suffrage == raft.Voter {
-		if voters, answer := g.votersWithout(node); 2*answer <= voters {
+		if voters, answer := g.votersWithout(ctx, node); 2*answer <= voters {
 			return &CallError{CodeUnavailable, fmt.Sprintf("without node %d, %d voters are left and %d of them answer: no majority", node, voters, answer)}
 		}
 	}
@@ -192,15 +192,18 @@ func (g *Group) remove(ctx context.Context, node uint16) error {
 	return g.await(ctx, func() error { return g.raft.RemoveServer(server.ID, 0, tryLimit).Error() })
 }
 
-// votersWithout counts the voters beside node, and those of them that answer.
-func (g *Group) votersWithout(node uint16) (voters, answer int) {
+// votersWithout counts the voters beside node, and those of them that answer. It
+// asks them: one that has died a moment ago has answered lately, and a change of
+// members that no majority agrees to costs the group its leader.
+func (g *Group) votersWithout(ctx context.Context, node uint16) (voters, answer int) {
+	g.pingAll(ctx)
 	for _, s := range g.servers() {
 		n := nodeOf(s.ID)
 		if s.Suffrage != raft.Voter || n == node {
 			continue
 		}
 		voters++
-		if n == g.cfg.NodeID || g.reaches(n) {
+		if n == g.cfg.NodeID || !g.peers.get(n).away {
 			answer++
 		}
 	}
