@@ -103,11 +103,13 @@ func drift(t *testing.T, n *appliancetest.Node) []string {
 }
 
 // TestAlertsOfDelivery: an access token that is refused stops its channel, and a
-// host that fails opens its breaker, until both are mended.
+// host that fails opens its breaker, until both are mended; and a service that
+// wants a pause is heard, until the pause is over.
 func TestAlertsOfDelivery(t *testing.T) {
 	t.Parallel()
 	r, hook := newReceiver(t), newHookReceiver(t)
-	meta := sinktest.NewWhatsApp(t, 4, sinktest.NewRules(t, 4))
+	rules := sinktest.NewRules(t, 4)
+	meta := sinktest.NewWhatsApp(t, 4, rules)
 	meta.EveryoneWrote() // within a day, so that text may be sent
 	token := filepath.Join(t.TempDir(), "token")
 	must(t, "write a bad token", os.WriteFile(token, []byte("revoked"), 0o600))
@@ -119,7 +121,7 @@ channels:
 `, r.URL, meta.URL(), sinktest.WhatsAppNumber, token)
 	f := appliancetest.NewFile(t, text+"delivery: {base_delay: 20ms, max_delay: 100ms, max_attempts: 100}\n")
 	n := appliancetest.StartFile(t, f, nil)
-	none(t, n.Admin, "channel_stopped", "breaker_open")
+	none(t, n.Admin, "channel_stopped", "channel_throttled", "breaker_open")
 
 	hook.mu.Lock()
 	hook.fail["/down"] = 1_000_000
@@ -139,6 +141,16 @@ channels:
 	alertGoes(t, n.Admin, r, "breaker_open")
 	awaitStatus(t, n, late, "sent")
 	awaitStatus(t, n, waits, "delivered")
+
+	pause := sinktest.GraphErrorAfter(429, 130429, 20) // seconds; under ten are not worth a word
+	rules.FirstTo("+4915112345679", 1, pause)
+	late = post(t, n, map[string]any{"channel": "whatsapp", "to": "+4915112345679", "body": "text"})
+	alertComes(t, n.Admin, r, "channel_throttled")
+	alertGoes(t, n.Admin, r, "channel_throttled")
+	awaitStatus(t, n, late, "sent")
+	if rules.Met(pause) == 0 {
+		t.Error("the pause was never asked for")
+	}
 }
 
 // TestAlertsOfAConfiguration: a file that cannot be used, one that waits for a

@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"sync"
 	"time"
 
 	"forebay/httpapi/admin"
@@ -41,11 +42,35 @@ func (a *Appliance) logStatus(s *admin.Status) {
 	}
 }
 
+// absence is since when something is away, as whoever asks now and then finds it.
+type absence struct {
+	mu    sync.Mutex
+	began time.Time // zero: it is there
+}
+
+// since takes what is found at a moment, and returns when it was found so first;
+// zero: it is not away.
+func (a *absence) since(away bool, now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case !away:
+		a.began = time.Time{}
+	case a.began.IsZero():
+		a.began = now
+	}
+	return a.began
+}
+
 func (a *Appliance) storeStatus(s *admin.Status) {
 	drain, health := a.pipeline.Stats(), a.store.Health()
+	since := a.storeAway.since(!health.Up, time.Now())
+	if !drain.DownSince.IsZero() { // whoever has a message for it may know earlier, or better
+		since = drain.DownSince
+	}
 	s.Store = admin.StoreStatus{
 		Kind: health.Kind, Up: health.Up, Rate: drain.Rate, BatchSize: float64(drain.BatchSize),
-		Latency: a.batchTimes.read(time.Now(), a.pipeline.BatchDuration()), DownSince: drain.DownSince, Detail: health.Detail,
+		Latency: a.batchTimes.read(time.Now(), a.pipeline.BatchDuration()), DownSince: since, Detail: health.Detail,
 	}
 	if pooled, ok := a.store.(interface{ Pool() postgres.PoolStats }); ok {
 		p := admin.PoolStatus(pooled.Pool())

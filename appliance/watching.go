@@ -12,6 +12,7 @@ import (
 
 // observed is what is remembered from one status to the next.
 type observed struct {
+	storeAway               absence       // of the store
 	appendTimes, batchTimes recent        // of late
 	missing                 atomic.Uint64 // messages, by the last whole audit
 	certificateEnds         atomic.Int64  // that of the public API, Unix time; 0: none

@@ -180,7 +180,7 @@ func ago(d time.Duration) time.Time { return time.Now().Add(-d).UTC() }
 
 func healthy() object {
 	return object{
-		"node": 1, "version": "1.4.0", "at": time.Now().UTC(), "started_at": ago(75 * time.Hour), "uptime_seconds": 270000, "health": "ready", "_pressure": .2,
+		"node": 1, "version": "1.4.0", "at": time.Now().UTC(), "started_at": ago(75 * time.Hour), "uptime": 270000, "health": "ready", "_pressure": .2,
 		"pressure": object{"level": "normal", "since": ago(70 * time.Hour), "signals": []object{signal("memory", "normal", .31), signal("window", "normal", .04), signal("disk", "normal", .03), signal("connections", "normal", .02)}},
 		"intake": object{"rate": 1284.6, "accepted_total": 341_928_113, "refused": object{"rate_limited": 18213, "invalid": 412, "unauthenticated": 37}, "refused_rate": 0.02, "error_rate": 0.0,
 			"latency": object{"p50": .0016, "p90": .0031, "p99": .0068}},
@@ -205,7 +205,7 @@ func healthy() object {
 
 func empty() object {
 	s := healthy()
-	s["uptime_seconds"], s["started_at"] = 12, ago(12*time.Second)
+	s["uptime"], s["started_at"] = 12, ago(12*time.Second)
 	s["intake"] = object{"rate": 0, "accepted_total": 0, "refused": object{}, "refused_rate": 0, "error_rate": 0, "latency": object{"p50": 0, "p90": 0, "p99": 0}}
 	s["log"].(object)["backlog"], s["log"].(object)["oldest_age_seconds"], s["log"].(object)["parked"] = object{"critical": 0, "high": 0, "normal": 0, "low": 0}, 0, 0
 	s["store"] = object{"kind": "embedded", "up": true, "rate": 0, "batch_size": 0, "latency": object{"p50": 0, "p90": 0, "p99": 0}}

@@ -19,7 +19,7 @@ const (
 	accountJSON = `{"id":"acme","name":"Acme \u001b[31mred","tier":"premium","suspended":true,"created_at":"2026-11-23T13:20:00Z","keys":2}`
 	keyJSON     = `{"id":"k1","account":"acme","label":"ci","test":true,"created_at":"2026-11-23T13:20:00Z","revoked_at":"2026-11-24T13:20:00Z"}`
 	messageJSON = `{"id":"019ab3c4-5d6e-7f80-8001-2a3b4c5d6e7f","account":"acme","channel":"store","status":"stored","priority":"normal","client_ref":"r1","accepted_at":"2026-11-23T13:20:00.123Z","metadata":{"a":"b"}}`
-	statusJSON  = `{"node":1,"version":"v1","uptime_seconds":3661.5,"intake":{"rate":10,"accepted_total":12,"refused":{"overloaded":3},"latency":{"p50":0.001,"p90":0.002,"p99":0.003}},` +
+	statusJSON  = `{"node":1,"version":"v1","uptime":3661.5,"intake":{"rate":10,"accepted_total":12,"refused":{"overloaded":3},"latency":{"p50":0.001,"p90":0.002,"p99":0.003}},` +
 		`"log":{"backlog":{"critical":1,"high":2,"normal":3,"low":4},"oldest_age_seconds":2,"disk_bytes":10485760,"append_latency":{"p50":0,"p90":0,"p99":0}},` +
 		`"store":{"kind":"postgres","up":false,"rate":0,"batch_size":0,"latency":{"p50":0,"p90":0,"p99":0},"down_since":"2026-11-23T13:20:00Z","detail":"connection refused"},` +
 		`"raft":{"role":"leader","term":2,"leader":1,"members":[{"node":1,"address":"local","role":"leader"}]},"config":{"version":1,"loaded_at":"2026-11-23T13:20:00Z"}}`

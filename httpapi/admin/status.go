@@ -9,7 +9,7 @@ type Status struct {
 	Version       string          `json:"version"`
 	At            time.Time       `json:"at"` // when it was measured, by the appliance's clock
 	StartedAt     time.Time       `json:"started_at"`
-	UptimeSeconds float64         `json:"uptime_seconds"`
+	UptimeSeconds float64         `json:"uptime"`
 	Health        string          `json:"health"` // ready, degraded, unready: as /readyz says
 	Draining      bool            `json:"draining,omitzero"`
 	Pressure      *PressureStatus `json:"pressure,omitzero"`

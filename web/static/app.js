@@ -75,7 +75,7 @@ function draw() {
   drawVerdict();
   if (!picture) return;
   const s = picture;
-  say($("who-node"), `Node ${s.node}, version ${s.version}, up ${took(s.uptime_seconds)}`);
+  say($("who-node"), `Node ${s.node}, version ${s.version}, up ${took(s.uptime)}`);
   sections.alerts(s);
   sections.way(s);
   sections.lanesPart(s);
