@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ type threeMachines struct {
 	net   *appliancetest.Network
 	nodes [4]*appliancetest.Process // from 1
 	made  []string                  // accounts that were acknowledged
+	force string                    // what an operator last made of the breaker of e-mail, acknowledged
 }
 
 func startThreeMachines(t *testing.T, settings ...string) *threeMachines {
@@ -94,6 +96,41 @@ func (w *threeMachines) create(n int) error {
 	return err
 }
 
+// flip forces the breaker of e-mail open, or closed where it is that.
+func (w *threeMachines) flip(n int) error {
+	c := w.nodes[n].Admin()
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(w.Context(), 5*time.Second)
+	defer cancel()
+	action, force := "open", "open"
+	if w.force == force {
+		action, force = "close", "closed"
+	}
+	_, err := c.ForceBreaker(ctx, "email", action)
+	if err == nil {
+		w.force = force
+	}
+	return err
+}
+
+// forcedOn is what a node says an operator made of it.
+func (w *threeMachines) forcedOn(n int) string {
+	c := w.nodes[n].Admin()
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(w.Context(), 5*time.Second)
+	defer cancel()
+	list, err := c.Breakers(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	for _, b := range list {
+		if b.Name == "email" {
+			return b.Forced
+		}
+	}
+	return ""
+}
+
 // goesOn wants one of these nodes to take changes within a minute.
 func (w *threeMachines) goesOn(nodes ...int) {
 	w.Helper()
@@ -101,7 +138,7 @@ func (w *threeMachines) goesOn(nodes ...int) {
 	defer func() { w.Logf("changes are taken after %v", time.Since(began).Round(time.Millisecond)) }()
 	appliancetest.Eventually(w, time.Minute, "changes are taken", func() bool {
 		for _, n := range nodes {
-			if w.create(n) == nil {
+			if w.create(n) == nil && w.flip(n) == nil {
 				return true
 			}
 		}
@@ -109,21 +146,21 @@ func (w *threeMachines) goesOn(nodes ...int) {
 	})
 }
 
-// healthy wants, with all undone, one leader, everybody caught up, and all that
-// was acknowledged on every node.
+// healthy wants, with all undone, one leader, everybody caught up, all that was
+// acknowledged on every node, and the breakers the same on all.
 func (w *threeMachines) healthy() {
 	w.Helper()
 	began := time.Now()
 	defer func() { w.Logf("healthy after %v", time.Since(began).Round(time.Millisecond)) }()
 	w.net.Heal()
 	w.goesOn(1, 2, 3)
-	appliancetest.Eventually(w, time.Minute, "all nodes have every acknowledged account", func() bool {
+	appliancetest.Eventually(w, time.Minute, "all nodes have every acknowledged account, and agree on the breaker", func() bool {
 		leader := w.status(1).Leader
 		for n := 1; n <= 3; n++ {
 			c := w.nodes[n].Admin()
 			accounts, err := c.Accounts(w.Context())
 			c.Close()
-			if s := w.status(n); err != nil || s.Leader == 0 || s.Leader != leader {
+			if s := w.status(n); err != nil || s.Leader == 0 || s.Leader != leader || w.forcedOn(n) != w.force {
 				return false
 			}
 			have := map[string]bool{}
@@ -144,13 +181,38 @@ func others(n int) []int {
 	return [][]int{nil, {2, 3}, {1, 3}, {1, 2}}[n]
 }
 
-// TestClusterNetworkFaults does to three machines what networks and kernels do.
-// It needs root. After each fault the group is healthy again, the nodes agree,
-// and nothing that was acknowledged is lost.
+// overload has clients ask all nodes for more than the tight plan of a key. What it
+// returns ends that, and wants the plan to have been kept at all times.
+func (w *threeMachines) overload(key string) (check func()) {
+	takings := appliancetest.NewTakings()
+	ctx, stop := context.WithCancel(w.Context())
+	var load sync.WaitGroup
+	for n := 1; n <= 3; n++ {
+		load.Go(func() { takings.Load(ctx, w.target(n, key), n, 2, 10*time.Millisecond) })
+	}
+	w.Cleanup(load.Wait)
+	w.Cleanup(stop)
+	return func() {
+		w.Helper()
+		stop()
+		load.Wait()
+		w.Logf("account at its limit: %s", takings.Summary())
+		must(w.T, "the limit", takings.Check(failoverWindow, tightRate, tightBurst))
+		if takings.Check(failoverWindow, tightRate/2, tightBurst) == nil || takings.Count("429 rate_limited") == 0 {
+			w.Error("the account never had half of its plan in a window: the check says nothing")
+		}
+	}
+}
+
+// TestClusterNetworkFaults does to three machines what networks and kernels do,
+// while an account asks all of them for more than its plan. It needs root. After
+// each fault the group is healthy again, the nodes agree, nothing that was
+// acknowledged is lost, and the account never got more than its plan.
 func TestClusterNetworkFaults(t *testing.T) {
 	t.Parallel()
-	w := startThreeMachines(t)
+	w := startThreeMachines(t, "FOREBAY_RATE_LIMITING_WINDOW="+failoverWindow.String(), failoverTiers)
 	w.healthy()
+	limited := w.overload(w.key("hot", "tight"))
 
 	// A leader that stands still is replaced; awake again, it follows.
 	stopped := w.leader()
@@ -200,4 +262,5 @@ func TestClusterNetworkFaults(t *testing.T) {
 	w.goesOn(1, 2, 3)
 	w.healthy()
 	t.Logf("%d changes acknowledged, all of them on all nodes", len(w.made))
+	limited()
 }
