@@ -126,7 +126,7 @@ func (o *outlet) send(ctx context.Context, j *job, sender Channel, n int) (Sent,
 	if j.rec.Test {
 		return simulate(ctx, &j.rec, n)
 	}
-	return o.d.sendSafely(ctx, sender, &Delivery{Record: j.rec, Attempt: n, TraceParent: j.rec.TraceParent})
+	return o.d.sendSafely(ctx, sender, &Delivery{Record: j.rec, Attempt: n})
 }
 
 // result is how an attempt ended.

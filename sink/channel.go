@@ -36,10 +36,8 @@ type Channel interface {
 
 // Delivery is one attempt at one message.
 type Delivery struct {
-	Record  message.Record // must not be changed
+	Record  message.Record // must not be changed; its TraceParent goes with it
 	Attempt int            // from 1
-	// TraceParent to pass on (W3C); empty: none.
-	TraceParent string
 }
 
 // Sent is what a service said when it took a message.

@@ -31,6 +31,9 @@ func render(r *message.Record, from *mail.Address, to string) (*gomail.Msg, erro
 	m.SetDateWithValue(date(r))
 	m.Subject(r.Subject)
 	m.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: nobody's vacation should answer
+	if r.TraceParent != "" {
+		m.SetGenHeader("Traceparent", r.TraceParent)
+	}
 	if link := metadata(&r.Message, MetadataUnsubscribe); link != "" {
 		if err := unsubscribe(m, link); err != nil {
 			return nil, fmt.Errorf("render mail: list_unsubscribe: %w", err)

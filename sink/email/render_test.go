@@ -38,7 +38,7 @@ func TestMailIsComplete(t *testing.T) {
 	r := delivery(1, "ännchen@müller.example").Record
 	r.Subject, r.Body, r.HTML = "Grüße 😀", "Guten Tag\n.\nvon uns", "<p>Guten <b>Täg</b></p>"
 	r.Metadata = []message.Pair{{Key: MetadataUnsubscribe, Value: "https://u.example.org/u?t=1"}}
-	r.SendAt = r.AcceptedAt().Add(time.Hour)
+	r.SendAt, r.TraceParent = r.AcceptedAt().Add(time.Hour), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	m, got := sendAndRead(t, r)
 	if got.To != "ännchen@xn--mller-kva.example" || got.From != "noreply@mail.example.org" || !got.UTF8 {
 		t.Errorf("envelope: got %+v", got)
@@ -46,7 +46,7 @@ func TestMailIsComplete(t *testing.T) {
 	want := map[string]string{
 		"Message-Id": "<" + r.ID.String() + "@mail.example.org>", "Date": r.SendAt.Format(time.RFC1123Z), "Auto-Submitted": "auto-generated",
 		"List-Unsubscribe": "<https://u.example.org/u?t=1>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click", "Subject": r.Subject,
-		"From": "\"Größe & Co\" <noreply@mail.example.org>", "User-Agent": "", "X-Mailer": "",
+		"From": "\"Größe & Co\" <noreply@mail.example.org>", "User-Agent": "", "X-Mailer": "", "Traceparent": r.TraceParent,
 	}
 	headers := map[string]string{}
 	for name := range want {

@@ -69,6 +69,7 @@ type WhatsApp struct {
 	templates map[string]int // name and language → number of parameters
 	next      int
 	last      []byte // the latest body that was accepted
+	lastTrace string // and its traceparent
 	limits    whatsappLimits
 	updates   updates
 }
@@ -113,6 +114,13 @@ func (w *WhatsApp) Last() []byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return bytes.Clone(w.last)
+}
+
+// LastTrace returns the traceparent that came with it.
+func (w *WhatsApp) LastTrace() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lastTrace
 }
 
 var e164 = regexp.MustCompile(`^\+[1-9]\d{6,14}$`)
@@ -267,7 +275,7 @@ func (w *WhatsApp) answer(rw http.ResponseWriter, req *http.Request, fault Fault
 	}
 	w.mu.Lock()
 	w.next++
-	w.last = body
+	w.last, w.lastTrace = body, req.Header.Get("Traceparent")
 	id := "wamid." + strconv.Itoa(w.next) + "." + strings.TrimPrefix(call.To, "+")
 	w.mu.Unlock()
 	w.accept(call.Callback)

@@ -265,8 +265,8 @@ func (c *Channel) request(ctx context.Context, d *sink.Delivery, u *url.URL) (*h
 	h.Set("Webhook-Id", id)
 	h.Set("Webhook-Timestamp", strconv.FormatInt(at.Unix(), 10))
 	h.Set("Webhook-Signature", signature)
-	if d.TraceParent != "" {
-		h.Set("Traceparent", d.TraceParent)
+	if trace := d.Record.TraceParent; trace != "" {
+		h.Set("Traceparent", trace)
 	}
 	return req, left, nil
 }

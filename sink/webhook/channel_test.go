@@ -46,14 +46,14 @@ func TestSendIsWhatReceiversExpect(t *testing.T) {
 			r := sinktest.NewWebhookReceiver(t, true, nil, oldSecret)
 			c := newChannel(t, Settings{Allow: loopback, TLS: r.TLS()}, nil, newSecret, oldSecret)
 			d := delivery(r.URL()+"/hook?x=1", test.body)
-			d.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+			d.Record.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 			sent, err := c.Send(t.Context(), d)
 			if err != nil || !sent.Delivered || sent.ChannelCode != "204" {
 				t.Fatalf("got %+v, %v, wrong: %q", sent, err, r.Wrong())
 			}
 			call := r.Calls()[0]
 			for header, want := range map[string]string{"Webhook-Id": d.Record.ID.String(), "Content-Type": test.contentType,
-				"Traceparent": d.TraceParent, "User-Agent": "Forebay", "Accept-Encoding": "", "Idempotency-Key": ""} {
+				"Traceparent": d.Record.TraceParent, "User-Agent": "Forebay", "Accept-Encoding": "", "Idempotency-Key": ""} {
 				if got := call.Header.Get(header); got != want {
 					t.Errorf("%s: got %q, want %q", header, got, want)
 				}

@@ -117,7 +117,7 @@ func (c *Channel) Send(ctx context.Context, d *sink.Delivery) (sink.Sent, error)
 	if err != nil {
 		return sink.Sent{}, lookUp(0, 0, 0, false).outcome("", d.Attempt, 0)
 	}
-	r, err := c.call(ctx, token, body)
+	r, err := c.call(ctx, token, d.Record.TraceParent, body)
 	if err != nil {
 		return sink.Sent{}, err
 	}
@@ -149,7 +149,7 @@ func (c *Channel) judge(r reply, d *sink.Delivery, token string) (sink.Sent, err
 }
 
 // call makes the call. Its error is an outcome.
-func (c *Channel) call(ctx context.Context, token string, body []byte) (reply, error) {
+func (c *Channel) call(ctx context.Context, token, trace string, body []byte) (reply, error) {
 	var left atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// When the header is written and not when all is: nobody can say of what
@@ -163,6 +163,9 @@ func (c *Channel) call(ctx context.Context, token string, body []byte) (reply, e
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("User-Agent", "Forebay")
+	if trace != "" {
+		req.Header.Set("Traceparent", trace)
+	}
 	// No Idempotency-Key: Meta knows none, and net/http would take one as leave
 	// to send the call again by itself.
 	resp, err := c.transport.RoundTrip(req)

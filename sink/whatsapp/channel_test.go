@@ -2,7 +2,6 @@ package whatsapp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,6 +98,7 @@ func outcomeOf(t *testing.T, err error) (outcome, message.Failure) {
 func TestSendText(t *testing.T) {
 	w := newWorld(t)
 	d := text(someone, `ä "quoted" 😀`)
+	d.Record.TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	sent, err := w.Send(t.Context(), d)
 	if err != nil || !strings.HasPrefix(sent.ProviderID, "wamid.") || sent.Delivered {
 		t.Fatalf("got %+v, %v, wrong %q", sent, err, w.meta.Wrong())
@@ -107,6 +107,9 @@ func TestSendText(t *testing.T) {
 		`"text":{"preview_url":false,"body":"ä \"quoted\" 😀"},"biz_opaque_callback_data":"` + d.Record.ID.String() + `"}`
 	if diff := cmp.Diff(want, string(w.meta.Last())); diff != "" {
 		t.Errorf("body (-want +got):\n%s", diff)
+	}
+	if got := w.meta.LastTrace(); got != d.Record.TraceParent {
+		t.Errorf("traceparent %q, want %q", got, d.Record.TraceParent)
 	}
 	if w.meta.Times(d.Record.ID.String()) != 1 {
 		t.Error("not in the ledger under our id")
@@ -295,46 +298,6 @@ func TestNothingLeftIsTransient(t *testing.T) {
 	_, err = other.Send(t.Context(), text(someone, "x"))
 	if got, _ := outcomeOf(t, err); got != (outcome{Kind: "transient"}) {
 		t.Errorf("got %+v", got)
-	}
-}
-
-// TestTokenIsReadAgain: a refused token is looked up anew at once, and a second
-// refusal of the same stops the channel.
-func TestTokenIsReadAgain(t *testing.T) {
-	w := newWorld(t)
-	w.meta.SetToken("EAAG-renewed")
-	_, err := w.Send(t.Context(), text(someone, "x"))
-	if got, f := outcomeOf(t, err); got.Kind != "stop" || f.ChannelCode != "190" {
-		t.Fatalf("with an old token: got %+v", got)
-	}
-	w.setToken(t, "EAAG-renewed")
-	for range 2 { // the first may still hold the token of up to a second ago
-		_, err = w.Send(t.Context(), text(someone, "x"))
-		if got, _ := outcomeOf(t, err); got.Kind == "stop" {
-			t.Fatal("stopped though the file has a new token")
-		}
-	}
-	if err != nil {
-		t.Errorf("with the new token: %v", err)
-	}
-}
-
-func TestTokenFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "token")
-	for content, good := range map[string]bool{"abc\n": true, "": false, "a b": false, "a\nb\n": false, "ä": false} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if f, err := NewTokenFile(path); (err == nil) != good {
-			t.Errorf("%q: %v", content, err)
-		} else if good && f.token != "abc" {
-			t.Errorf("%q: got %q", content, f.token)
-		} else if err != nil && content != "" && strings.Contains(err.Error(), content) {
-			t.Errorf("the error quotes the token: %v", err)
-		}
-	}
-	if _, err := NewTokenFile(path + ".none"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("got %v", err)
 	}
 }
 
