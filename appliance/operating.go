@@ -97,6 +97,8 @@ func (a *Appliance) readiness() admin.Readiness {
 		check("raft", "failed", "this node is not a member of the group: forebay cluster add, on a node that is")
 	case !s.Ready:
 		check("raft", "failed", "the accounts are not loaded yet")
+	case s.Leader == 0 && a.limits.refusesAlone():
+		check("raft", "failed", "no leader, and nothing is accepted without one: see rate_limiting.without_quorum")
 	case s.Leader == 0:
 		check("raft", "degraded", "no leader: accounts can't be changed")
 	default:

@@ -69,6 +69,11 @@ func (r *rateLimit) configure(ctx context.Context, c config.RateLimiting) error 
 	return nil
 }
 
+// refusesAlone reports whether nothing is admitted while the group has no leader.
+func (r *rateLimit) refusesAlone() bool {
+	return r.enabled.Load() && r.local == nil && r.spender.Refuses()
+}
+
 // window is the sliding window in force.
 func (r *rateLimit) window() time.Duration {
 	if r.local != nil {

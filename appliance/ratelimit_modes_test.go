@@ -66,11 +66,55 @@ func TestClusterRefusesWithoutQuorum(t *testing.T) {
 			t.Fatalf("without the group: got %d %s, want 503 unavailable", a.status, text)
 		}
 	}
+	wantReadiness(t, n, http.StatusServiceUnavailable, "unready")
 	c.Start(gone...)
 	appliancetest.Eventually(t, time.Minute, "with the group back it takes again", func() bool {
 		a, _ := submitAs(t, n, key, "/v1/messages", "application/json", storeBody)
 		return a.status == http.StatusAccepted
 	})
+	wantReadiness(t, n, http.StatusOK, "ready")
+}
+
+// wantReadiness waits for what /readyz says to a load balancer.
+func wantReadiness(t *testing.T, n *appliancetest.Node, status int, word string) {
+	t.Helper()
+	appliancetest.Eventually(t, 30*time.Second, fmt.Sprintf("/readyz says %d %s", status, word), func() bool {
+		got, r := readiness(t, n)
+		return got == status && r.Status == word
+	})
+}
+
+// TestLimitsSwitchedOffAndOn: rate_limiting.enabled while the appliance runs. Off,
+// nothing is limited and no answer speaks of limits; on again, what was spent before
+// still counts.
+func TestLimitsSwitchedOffAndOn(t *testing.T) {
+	t.Parallel()
+	const limit = 5
+	text := fmt.Sprintf("rate_limiting: {enabled: %%v, window: 1h, tiers: {small: {requests_per_minute: %d, burst: %[1]d, concurrent: 9}}}\n", limit)
+	f := appliancetest.NewFile(t, fmt.Sprintf(text, true))
+	n := appliancetest.StartFile(t, f, func(o *appliance.Options) { o.Unwatched = true })
+	key := smallAccount(t, n)
+	if taken, last := sendUntil(t, n, key, limit+1); taken != limit || last.status != http.StatusTooManyRequests {
+		t.Fatalf("%d taken, then %d, want %d and 429", taken, last.status, limit)
+	}
+	set := func(on bool, mode string) {
+		t.Helper()
+		f.Write(fmt.Sprintf(text, on))
+		if r := reload(t, n); r.Outcome != admin.ConfigApplied {
+			t.Fatalf("reload: %+v", r)
+		}
+		if _, text := submitAs(t, n, key, "/v1/limits", "", ""); !strings.Contains(text, `"mode":"`+mode+`"`) {
+			t.Errorf("GET /v1/limits: %s, want mode %s", text, mode)
+		}
+	}
+	set(false, "off")
+	if taken, last := sendUntil(t, n, key, 4*limit); taken != 4*limit || len(last.header["Ratelimit"]) > 0 || len(last.header["Ratelimit-Policy"]) > 0 {
+		t.Errorf("switched off: %d taken, then %d with %v", taken, last.status, last.header)
+	}
+	set(true, "enforce")
+	if a, text := submitAs(t, n, key, "/v1/messages", "application/json", storeBody); a.status != http.StatusTooManyRequests {
+		t.Errorf("on again: got %d %s, want 429: what was spent counts", a.status, text)
+	}
 }
 
 // TestClusterCountsAlone: rate_limiting.distributed: false. Each node counts by

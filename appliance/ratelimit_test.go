@@ -243,6 +243,7 @@ func TestClusterOneLimitForAllNodes(t *testing.T) {
 		s, err := c.Nodes[alone].Admin.Status(t.Context())
 		return err == nil && s.Raft.Leader == 0
 	})
+	wantReadiness(t, c.Nodes[alone], http.StatusOK, "degraded") // it has its reserve
 	before := statuses[202]
 	a := limitedAnswer{status: 202}
 	for range limit { // its stock, which may be all that is left, and then it does not know
