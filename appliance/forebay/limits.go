@@ -25,7 +25,7 @@ func (a *app) limitsCommand() *cobra.Command {
 				mode = "shadow: counted, nothing is refused"
 			}
 			row(w, "mode", mode)
-			row(w, "in a window", fmt.Sprintf("%d of %d used, %d held by nodes, %d left (window %gs)", v.Spent, v.RequestsPerMinute, v.Held, v.Remaining, v.WindowSeconds))
+			row(w, "in a window", fmt.Sprintf("%d of %d used, %d lent to nodes and spent or not, %d left (window %gs)", v.Spent, v.RequestsPerMinute, v.Held, v.Remaining, v.WindowSeconds))
 			row(w, "at once", fmt.Sprintf("%d of %d left, beside what nodes hold", v.BurstLeft, v.Burst))
 			row(w, "in flight", fmt.Sprintf("nodes may have %d of %d", v.Slots, v.Concurrent))
 			for _, h := range v.Holdings {
