@@ -196,7 +196,7 @@ func (g *Group) remove(ctx context.Context, node uint16) error {
 // asks them: one that has died a moment ago has answered lately, and a change of
 // members that no majority agrees to costs the group its leader.
 func (g *Group) votersWithout(ctx context.Context, node uint16) (voters, answer int) {
-	g.pingAll(ctx)
+	g.pingAll(context.WithoutCancel(ctx)) // that nobody waits any more says nothing of them; it is bounded by itself
 	for _, s := range g.servers() {
 		n := nodeOf(s.ID)
 		if s.Suffrage != raft.Voter || n == node {
