@@ -220,6 +220,61 @@ func TestReloadDegradation(t *testing.T) {
 	}
 }
 
+// TestReloadDegradesForReal: under real load a change has the appliance refuse what
+// it took before, as its own figures say, and it goes back by itself. A change that
+// harms nothing, under the same load, stays.
+func TestReloadDegradesForReal(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		text, outcome, who string
+		harms              bool
+	}{
+		"more free disk than there is": {"buffer: {min_free_disk_bytes: 1000TiB}\n", "rolled_back", "forebay", true},
+		"the control":                  {"buffer: {batch_size: 999}\n", "applied", "uid=", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const patient = "alerts: {p99_latency: 1m}\n" // a machine that is busy must condemn nothing
+			f := appliancetest.NewFile(t, patient)
+			n := appliancetest.StartFile(t, f, func(o *appliance.Options) {
+				o.Probation, o.Unwatched = 6*time.Second, true
+				o.Files.Environ = slices.DeleteFunc(o.Files.Environ, func(v string) bool { return strings.HasPrefix(v, "FOREBAY_BUFFER_") })
+			})
+			first := running(t, n).Version
+			ledger, stop := appliancetest.NewLedger(), make(chan struct{})
+			var load sync.WaitGroup
+			load.Go(func() { criticals(ledger, n.Target(), "load-", stop) })
+			defer load.Wait()
+			defer close(stop)
+			appliancetest.Eventually(t, 30*time.Second, "the load is in the figures", func() bool {
+				s, err := n.Admin.Status(t.Context())
+				return err == nil && s.Intake.Rate > 5 && s.UptimeSeconds > 3
+			})
+			f.Write(patient + tc.text)
+			if r := reload(t, n); r.Outcome != admin.ConfigApplied || r.ProbationUntil.IsZero() {
+				t.Fatalf("reload: %+v", r)
+			}
+			var list []admin.ConfigVersion
+			appliancetest.Eventually(t, time.Minute, "the probation is over", func() bool {
+				var err error
+				list, err = n.Admin.ConfigHistory(t.Context())
+				must(t, "history", err)
+				i := slices.IndexFunc(list, func(v admin.ConfigVersion) bool { return v.Version == first+1 })
+				return i >= 0 && list[i].Outcome == tc.outcome
+			})
+			if !strings.HasPrefix(list[0].Who, tc.who) || tc.harms != (list[0].Source == "automatic" && strings.Contains(list[0].Reason, "answered with a server error")) {
+				t.Errorf("the newest version: %+v", list[0])
+			}
+			refused := ledger.Count("503 storage_full")
+			if tc.harms != (refused > 0) {
+				t.Errorf("%d were refused", refused)
+			}
+			accepted := ledger.Count("202")
+			appliancetest.Eventually(t, 30*time.Second, "messages are accepted", func() bool { return ledger.Count("202") > accepted+10 })
+		})
+	}
+}
+
 // The history outlives the process, and a version of before a restart can be
 // gone back to.
 func TestReloadHistoryOutlivesRestart(t *testing.T) {

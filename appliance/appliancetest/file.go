@@ -25,7 +25,7 @@ func NewFile(tb testing.TB, more string) *File {
 	tb.Helper()
 	data := tb.TempDir()
 	f := &File{Path: filepath.Join(tb.TempDir(), "forebay.yaml"), tb: tb,
-		base: fmt.Sprintf("data_dir: %q\nenvironment: development\n", data)}
+		base: fmt.Sprintf("data_dir: %q\nenvironment: production\n", data)}
 	f.Write(more)
 	return f
 }
