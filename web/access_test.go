@@ -51,7 +51,7 @@ const audit = `(() => {
 // itself see a breach that is made for it.
 func TestAccessible(t *testing.T) {
 	s, ctx := newStage(t), browser(t)
-	for name, status := range map[string]object{"healthy": healthy(), "database down": databaseDown(), "member away": memberAway(), "empty": empty()} {
+	for name, status := range map[string]object{"healthy": healthy(), "database down": databaseDown(), "member away": memberAway(), "backlog growing": backlogGrowing(), "empty": empty()} {
 		for _, scheme := range []string{"light", "dark"} {
 			if (name == "empty" || name == "healthy") && scheme == "light" {
 				continue // the others show all that these do

@@ -74,11 +74,11 @@ func (a *app) watchStatus(ctx context.Context, c *admin.Client) error {
 }
 
 func seconds(s float64) string {
-	d := time.Duration(s * float64(time.Second))
+	d, unit := time.Duration(s*float64(time.Second)), time.Millisecond
 	if d >= time.Second {
-		d = d.Round(time.Second)
+		unit = time.Second
 	}
-	return config.FormatDuration(d)
+	return config.FormatDuration(d.Round(unit))
 }
 
 func (a *app) auditCommand() *cobra.Command {

@@ -128,3 +128,11 @@ func TestIsTerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestSeconds(t *testing.T) {
+	for s, want := range map[float64]string{0: "0s", .470281378: "470ms", 1.4: "1s", 90.2: "1m30s", 86400: "24h"} {
+		if got := seconds(s); got != want {
+			t.Errorf("seconds(%v) = %s, want %s", s, got, want)
+		}
+	}
+}
