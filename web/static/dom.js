@@ -64,9 +64,12 @@ export function facts(dl, pairs) {
   wanted.forEach(([, value], i) => say(dl.children[2 * i + 1], value));
 }
 
+// A line of code breaks between words, never behind the hyphen of an option.
+const code = (line) => el("code", {}, ...line.split(/( )/).map((word) => (word === " " ? word : el("span", { class: "word" }, word))));
+
 /** withCode turns `text in backticks` into code elements. */
 export function withCode(e, text) {
   if (e.dataset.text === text) return;
   e.dataset.text = text;
-  e.replaceChildren(...text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part)));
+  e.replaceChildren(...text.split("`").map((part, i) => (i % 2 ? code(part) : part)));
 }
