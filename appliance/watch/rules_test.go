@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -116,6 +117,20 @@ func TestRules(t *testing.T) {
 	}
 	if len(seen) != len(Names) {
 		t.Errorf("rules raise what is not in Names: %v", seen)
+	}
+}
+
+// TestTheManualHasEveryAlert: receivers route by names, so they are written down.
+func TestTheManualHasEveryAlert(t *testing.T) {
+	page, err := os.ReadFile("../../packaging/doc/monitoring.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(page), "| alert | severity | when |")
+	for _, name := range Names {
+		if !found || !strings.Contains(table, "`"+name+"`") {
+			t.Errorf("the manual's table of alerts does not have %s", name)
+		}
 	}
 }
 
