@@ -99,7 +99,6 @@ func (p *Pipeline) settle(taking, work context.Context, b batch) error {
 		return err
 	}
 	var final, open batch
-	final.entries = b.entries[:0:0]
 	for i, res := range results {
 		p.metrics.rows[res.Outcome].Inc()
 		adopt(&b.records[i], res)
@@ -109,7 +108,7 @@ func (p *Pipeline) settle(taking, work context.Context, b batch) error {
 		}
 		switch {
 		case b.records[i].Status.Final():
-			final.entries = append(final.entries, b.entries[i])
+			final.entries, final.records = append(final.entries, b.entries[i]), append(final.records, b.records[i])
 		case p.cfg.Dispatcher != nil:
 			open.entries, open.records = append(open.entries, b.entries[i]), append(open.records, b.records[i])
 		}
@@ -122,7 +121,7 @@ func (p *Pipeline) settle(taking, work context.Context, b batch) error {
 	if p.cfg.Dispatcher != nil {
 		told = p.tell(work, b.records)
 	}
-	if err := p.complete(work, final.entries, told); err != nil {
+	if err := p.complete(work, final, told); err != nil {
 		return err
 	}
 	if len(open.records) > 0 {
@@ -158,15 +157,18 @@ func (p *Pipeline) tell(work context.Context, records []message.Record) bool {
 }
 
 // complete lets the log forget what is final; but what has not been told of
-// rests there, and comes back for it.
-func (p *Pipeline) complete(work context.Context, final []message.Entry, told bool) (err error) {
+// rests there with its end, and comes back for it.
+func (p *Pipeline) complete(work context.Context, final batch, told bool) (err error) {
 	switch {
-	case len(final) == 0:
+	case len(final.entries) == 0:
 		return nil
 	case told:
-		err = p.cfg.Source.Complete(work, final)
+		err = p.cfg.Source.Complete(work, final.entries)
 	default:
-		err = p.cfg.Dispatcher.cfg.Journal.Park(work, time.Now().Add(callbackRest), final)
+		for i := range final.entries {
+			final.entries[i].Progress = final.records[i].State.Append(nil)
+		}
+		err = p.cfg.Dispatcher.cfg.Journal.Park(work, time.Now().Add(callbackRest), final.entries)
 	}
 	if err != nil && work.Err() != nil {
 		return context.Cause(work) // out of time: it is stored, and will be known

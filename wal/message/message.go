@@ -218,7 +218,7 @@ type Entry struct {
 	ID       ID
 	Seq      uint64
 	Payload  []byte // Message.Append; it does not change
-	Progress []byte // State.Append; nil: still accepted
+	Progress []byte // State.Append; empty: still accepted
 }
 
 // Record decodes the entry. The strings of the message are parts of the payload:
@@ -232,7 +232,7 @@ func (e Entry) Record() (Record, error) {
 		return Record{}, fmt.Errorf("decode message %s: %w", e.ID, err)
 	}
 	r.Account = strings.Clone(r.Account)
-	if e.Progress != nil {
+	if len(e.Progress) > 0 {
 		if r.State, err = DecodeState(e.Progress); err != nil {
 			return Record{}, fmt.Errorf("decode state of message %s: %w", e.ID, err)
 		}
