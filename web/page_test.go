@@ -67,9 +67,9 @@ func TestChannelsSayWhyNothingGoes(t *testing.T) {
 	channels[2]["throttled_until"] = time.Now().Add(20 * time.Minute).UTC()
 	s.play(status, true)
 	run(t, ctx, look(390, 844, "light"), chromedp.Navigate(s.URL+"/"))
-	await(t, ctx, `/^emailstopped: channel_auth,webhook,whatsappthrottled until .*\d\d:\d\d/.test([...document.querySelectorAll("#channels tr")].map((row) => row.firstElementChild.textContent).join())`)
-	if value[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth`) {
-		t.Error("the page is wider than its window")
+	await(t, ctx, `/^email stopped channel_auth,webhook closed ,whatsapp closed throttled until .*\d\d:\d\d/.test([...document.querySelectorAll("#channels tr")].map((row) => [...row.firstElementChild.childNodes].map((n) => n.textContent).join(" ")).join())`)
+	if value[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth || document.querySelector("#part-channels .scroll").scrollWidth > document.querySelector("#part-channels .scroll").clientWidth`) {
+		t.Error("the page is wider than its window, or the channels than their card")
 	}
 	shoot(t, ctx, "channel-throttled-phone-light")
 	w.check(t)
