@@ -257,8 +257,11 @@ func (r *ratePerSecond) read(now time.Time, count uint64) float64 {
 	return r.rate
 }
 
+// viewLimit is how long a view waits for the newest figures of its node.
+const viewLimit = 500 * time.Millisecond
+
 // Limits implements admin.Limits.
-func (r *rateLimit) Limits(_ context.Context, id string) (admin.LimitsView, error) {
+func (r *rateLimit) Limits(ctx context.Context, id string) (admin.LimitsView, error) {
 	v, err := r.group.Account(id)
 	if err != nil {
 		return admin.LimitsView{}, refuse(err)
@@ -267,6 +270,9 @@ func (r *rateLimit) Limits(_ context.Context, id string) (admin.LimitsView, erro
 	if !ok {
 		return admin.LimitsView{}, errors.New("the account's plan is not there")
 	}
+	ctx, cancel := context.WithTimeout(ctx, viewLimit)
+	defer cancel()
+	r.spender.Report(ctx, id)
 	u := r.use(id, l)
 	out := admin.LimitsView{Account: id, Tier: v.Tier, RequestsPerMinute: l.Rate, Burst: l.Burst, Concurrent: l.Concurrent,
 		Shadow: l.Shadow, WindowSeconds: r.window().Seconds(), Spent: u.Spent, Held: u.Held, Remaining: max(0, l.Rate-u.Spent-u.Held),

@@ -90,3 +90,33 @@ func TestReportsGatherFromTheFirstThatIsSpent(t *testing.T) {
 		reported(looked, 3)
 	})
 }
+
+// TestAReportThatIsAskedForIsMadeAtOnce, and where there is nothing to report nobody
+// waits.
+func TestAReportThatIsAskedForIsMadeAtOnce(t *testing.T) {
+	l := Limits{Rate: 1600, Burst: 1600, Concurrent: 4}
+	synctest.Test(t, func(t *testing.T) {
+		s, stop := runAlone(t, l)
+		defer stop()
+		group := s.cfg.Group.(*Local)
+		p, _ := s.Enter(t.Context(), "calm", l)
+		got, _ := p.Take(t.Context(), 3)
+		p.Settle(got, got)
+		p.Leave()
+		if n := group.Use("calm", l).Spent; n != 0 {
+			t.Fatalf("%d messages are reported already", n)
+		}
+		began := time.Now()
+		s.Report(t.Context(), "calm")
+		if n, took := group.Use("calm", l).Spent, time.Since(began); n != 3 || took >= gatherFor {
+			t.Errorf("%d messages reported after %v, want 3 at once", n, took)
+		}
+		before := s.Stats().Answered
+		s.Report(t.Context(), "calm")
+		s.Report(t.Context(), "nobody")
+		synctest.Wait()
+		if n := s.Stats().Answered; n != before {
+			t.Errorf("%d exchanges with nothing to report", n-before)
+		}
+	})
+}

@@ -329,6 +329,25 @@ func (p *Pass) Leave() {
 	p.entry.mu.Unlock()
 }
 
+// Report tells the group at once what this node has spent of the account, which
+// gathers otherwise. It waits for the answer, no longer than ctx and the wait limit
+// allow.
+func (s *Spender) Report(ctx context.Context, account string) {
+	sh := &s.shards[maphash.String(s.seed, account)%shardCount]
+	sh.mu.RLock()
+	e := sh.entries[account]
+	sh.mu.RUnlock()
+	if e == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.spent > 0 {
+		s.enqueueLocked(e)
+		_ = s.await(ctx, e, s.cfg.Now()+s.cfg.WaitLimit)
+	}
+}
+
 // enqueueLocked has the next exchange take e along; e is locked.
 func (s *Spender) enqueueLocked(e *entry) {
 	if e.queued {
