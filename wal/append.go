@@ -95,7 +95,7 @@ func (l *Log) prepare(o *op, m *message.Message) (answer Receipt, write bool, er
 	switch {
 	case l.failure.Load() != nil:
 		return answer, false, l.Err()
-	case l.full.Load():
+	case l.full.Load() && !(m.Callback && l.roomForCallbacks()):
 		return answer, false, ErrFull
 	case l.stall.late.Load():
 		return answer, false, ErrStalled
@@ -129,6 +129,14 @@ func (l *Log) prepare(o *op, m *message.Message) (answer Receipt, write bool, er
 		return answer, false, ErrKeyMismatch
 	}
 	return Receipt{ID: earlier.id, Replayed: true}, false, nil
+}
+
+// roomForCallbacks reports whether a log that is full takes a callback all the same,
+// from the space that is kept for what it does itself. The message that the callback
+// tells of stays in the log until then: were none taken, a log that is full of such
+// messages would never have space again.
+func (l *Log) roomForCallbacks() bool {
+	return l.free.Load()-3*l.written.Load() >= reserve(l.cfg.MemTable)/2
 }
 
 // claimed looks an idempotency key up. A key past its expiry is not found, and

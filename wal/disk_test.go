@@ -368,3 +368,30 @@ func TestRecoveryOfManyMessages(t *testing.T) {
 	}
 	closeTest(t, l)
 }
+
+// TestAFullLogTakesCallbacks: what must be told before a message can go is taken by a
+// log that is full, as long as the disk has room for what the log does itself.
+func TestAFullLogTakesCallbacks(t *testing.T) {
+	t.Parallel()
+	cfg := smallConfig(t)
+	cfg.MaxDiskBytes, cfg.often = 4<<20, time.Hour
+	l := openTest(t, cfg)
+	for i := 0; !l.Full(); i++ {
+		if _, err := l.Append(t.Context(), bigMessage(i, 20_000)); err != nil && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Append(t.Context(), testMessage(1)); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
+	told := testMessage(2)
+	told.Callback = true
+	mustAppend(t, l, told)
+	free := l.free.Swap(reserve(cfg.MemTable)/2 - 1)
+	if _, err := l.Append(t.Context(), told); !errors.Is(err, ErrFull) {
+		t.Fatalf("on a disk that is all but full: %v", err)
+	}
+	l.free.Store(free)
+	mustAppend(t, l, told)
+	closeTest(t, l)
+}
