@@ -161,10 +161,8 @@ func Open(cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Badger is about to make tables of its log files, and remove them. And an older
-	// program must not take a log that is half brought up to date for a damaged one.
-	if mark.Open || mark.Format != 0 && mark.Format != formatVersion {
-		mark.Open, mark.Format = false, formatVersion
+	if mark.Open { // Badger is about to make tables of its log files, and remove them
+		mark.Open = false
 		if err := writeTide(cfg.Dir, mark); err != nil {
 			return nil, err
 		}

@@ -20,7 +20,7 @@ func recoverState(db *badger.DB, cfg Config, mark tide, found *findings) (rec *r
 			err = fmt.Errorf("%w: the database in %s can't be read: %v; see `forebay wal verify`", errDamaged, dbDir(cfg.Dir), r)
 		}
 	}()
-	if err := upgrade(db, cfg); err != nil {
+	if err := upgrade(db, cfg, mark); err != nil {
 		return nil, err
 	}
 	s := &scan{db: db, found: found, census: newCensus(), rec: &recovered{tide: mark}}

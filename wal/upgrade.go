@@ -32,8 +32,9 @@ func formerID(key []byte) (id message.ID, ok bool) {
 
 // upgrade brings a log of an older format up to date. A crash leaves some messages
 // under their old keys and some under new ones, each under one, and the old format,
-// so that the next Open goes on.
-func upgrade(db *badger.DB, cfg Config) error {
+// so that the next Open goes on. Keys that are none of a message stay where they
+// are, for the scan to name them.
+func upgrade(db *badger.DB, cfg Config, mark tide) error {
 	format, err := readFormat(db)
 	if err != nil || format == 0 || format == formatVersion {
 		return err
@@ -41,16 +42,28 @@ func upgrade(db *badger.DB, cfg Config) error {
 	if format > formatVersion {
 		return fmt.Errorf("the log has format %d, this program knows %d", format, formatVersion)
 	}
-	if err := roomToUpgrade(cfg); err != nil {
+	if err := roomToUpgrade(db, cfg, mark); err != nil {
 		return err
 	}
-	u := upgrader{db: db, maxBytes: maxTxnShare(cfg.MemTable) / 2, log: cfg.Logger, told: time.Now()}
-	for from := []byte{prefixFormer}; from != nil; {
-		if from, err = u.some(from); err != nil {
-			return fmt.Errorf("bring the log up to format %d: %w", formatVersion, err)
+	// From here on an older program would take the log for a damaged one. Until then
+	// it may have it back. A log that was robbed of its mark gets none.
+	if mark.Format != 0 && mark.Format != formatVersion {
+		mark.Format = formatVersion
+		if err := writeTide(cfg.Dir, mark); err != nil {
+			return err
 		}
 	}
-	return db.Update(func(txn *badger.Txn) error { return txn.Set(keyFormat, formatValue()) })
+	u := upgrader{db: db, commit: cfg.commit, maxBytes: maxTxnShare(cfg.MemTable) / 2, log: cfg.Logger, told: time.Now()}
+	for from := []byte{prefixFormer}; from != nil && err == nil; {
+		from, err = u.some(from)
+	}
+	if err == nil {
+		err = u.update(func(txn *badger.Txn) error { return txn.Set(keyFormat, formatValue()) })
+	}
+	if err != nil {
+		return fmt.Errorf("bring the log up to format %d: %w", formatVersion, err)
+	}
+	return nil
 }
 
 // readFormat returns 0 for a log that is new.
@@ -81,47 +94,87 @@ func formatValue() []byte {
 }
 
 // roomToUpgrade refuses where the disk could become full: what is moved takes its
-// space twice until a compaction frees the old one.
-func roomToUpgrade(cfg Config) error {
-	used, err := usedBytes(dbDir(cfg.Dir))
-	if err != nil {
-		return err
-	}
+// space twice until a compaction frees the old one. What was moved before a crash
+// has taken it already.
+func roomToUpgrade(db *badger.DB, cfg Config, mark tide) error {
 	free, err := freeBytes(cfg.Dir)
 	if err != nil {
 		return err
 	}
-	if need := used + reserve(cfg.MemTable); free < need {
-		return fmt.Errorf("the log in %s is of format 1 and needs %d MiB free to be brought up to format %d, %d MiB are: free some space, "+
-			"or let the version that wrote it drain it first", cfg.Dir, need>>20, formatVersion, free>>20)
+	used, err := usedBytes(dbDir(cfg.Dir))
+	if err != nil || free >= used+reserve(cfg.MemTable) {
+		return err
 	}
-	return nil
+	left, err := bytesToMove(db)
+	if err != nil {
+		return err
+	}
+	need := left + reserve(cfg.MemTable)
+	if free >= need {
+		return nil
+	}
+	otherwise := ""
+	if mark.Format != formatVersion {
+		otherwise = ", or let the version that wrote it drain it first"
+	}
+	return fmt.Errorf("the log is of an older format and needs %d MiB free to be brought up to format %d, %d MiB are: free some space%s",
+		need>>20, formatVersion, free>>20, otherwise)
 }
+
+// bytesToMove is about what the messages that have their old keys will take anew.
+func bytesToMove(db *badger.DB) (n int64, err error) {
+	err = db.View(func(txn *badger.Txn) error {
+		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefixFormer}})
+		defer it.Close()
+		for it.Rewind(); it.Valid(); it.Next() {
+			n += bytesOf(it.Item())
+		}
+		return nil
+	})
+	return n, err
+}
+
+// bytesOf is what a message takes under its new key, and the tombstone of the old one.
+func bytesOf(item *badger.Item) int64 { return item.EstimatedSize() + 4*int64(messageKeySize) }
 
 type upgrader struct {
 	db       *badger.DB
+	commit   func(*badger.Txn) error
 	maxBytes int64 // of one transaction
 	log      *slog.Logger
 	moved    int
 	told     time.Time // when it last said how many
 }
 
+func (u *upgrader) update(change func(*badger.Txn) error) error {
+	txn := u.db.NewTransaction(true)
+	defer txn.Discard()
+	if err := change(txn); err != nil {
+		return err
+	}
+	return u.commit(txn)
+}
+
 // some moves messages from a key on, as many as fit one transaction, and returns
 // where to go on; nil: there are no more.
 func (u *upgrader) some(from []byte) (next []byte, err error) {
-	err = u.db.Update(func(txn *badger.Txn) error {
+	err = u.update(func(txn *badger.Txn) error {
 		it := txn.NewIterator(badger.IteratorOptions{Prefix: []byte{prefixFormer}})
 		defer it.Close()
 		left, moved := u.maxBytes, 0
 		for it.Seek(from); it.Valid(); it.Next() {
 			item := it.Item()
-			size := item.EstimatedSize() + 4*int64(messageKeySize)
+			id, ok := formerID(item.Key())
+			if !ok {
+				continue
+			}
+			size := bytesOf(item)
 			if moved > 0 && (left < size || moved == int(u.maxBytes/1000)) {
 				next = item.KeyCopy(nil)
 				break
 			}
 			left, moved = left-size, moved+1
-			if err := move(txn, item); err != nil {
+			if err := move(txn, item, id); err != nil {
 				return err
 			}
 		}
@@ -135,12 +188,8 @@ func (u *upgrader) some(from []byte) (next []byte, err error) {
 	return next, err
 }
 
-func move(txn *badger.Txn, item *badger.Item) error {
+func move(txn *badger.Txn, item *badger.Item, id message.ID) error {
 	key := item.KeyCopy(nil)
-	id, ok := formerID(key)
-	if !ok {
-		return fmt.Errorf("key % x is none of a message; see `forebay wal verify`", key)
-	}
 	value, err := item.ValueCopy(nil)
 	if err != nil {
 		return fmt.Errorf("read key % x: %w", key, err)
