@@ -70,7 +70,7 @@ func (l *laneIterator) next() {
 func (l *laneIterator) skip() {
 	for l.Valid() {
 		key := l.Item().Key()
-		if len(key) != messageKeySize || key[laneAt] == byte(l.lane) {
+		if len(key) != messageKeySize || key[laneAt] == byte(l.lane) || key[laneAt] >= message.Lanes {
 			return
 		}
 		var b [8]byte

@@ -121,6 +121,7 @@ func TestForeignKeysAreNamed(t *testing.T) {
 		"after ours":           {[]byte("zstrange"), nil},
 		"a short message key":  {[]byte("a\x01short"), nil},
 		"another lane's key":   {append(laneKey(nil, spanOf(id), 2), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
+		"no lane's key":        {append(laneKey(nil, spanOf(id), message.Lanes), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
 		"another span's key":   {append(laneKey(nil, spanOf(id)+1, 1), id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
 		"no id":                {append(laneKey(nil, maxSpan, 2), bytes.Repeat([]byte{0xff}, 16)...), nil},
 		"a key of format 1":    {append([]byte{prefixFormer, 1}, id[:]...), newRecord(message.Entry{ID: id, Seq: 1})},
