@@ -239,7 +239,7 @@ func (e *entry) lookLocked(now time.Duration) (exchange, forget bool) {
 	holds := e.left > 0 || e.spent > 0 || e.lent > 0
 	if e.idleLocked() && now-e.used >= idleAfter {
 		e.give = holds
-		return holds, !holds && !e.queued
+		return holds, !holds && !e.queued && !e.under
 	}
 	report := lazyReport
 	if e.remaining < e.limits.Rate/2 {

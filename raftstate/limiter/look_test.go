@@ -93,3 +93,53 @@ func TestWhoIsCalmIsLookedAtSeldom(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsForgottenAsksForNothing: who held on to an entry while it was forgotten,
+// to give back what it holds or to void it, must not report that it holds nothing:
+// that would be taken as said of the account's new entry, and be lent a second time.
+func TestWhatIsForgottenAsksForNothing(t *testing.T) {
+	l := Limits{Rate: 1000, Burst: 1000, Concurrent: 10}
+	group := NewLocal(time.Minute, func(string) (Limits, bool) { return l, true })
+	s, err := NewSpender(Config{Node: 1, Group: group}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forgotten := served(s, "a", l, -idleAfter)
+	lookAll(s, 0)
+	ask := func(e *entry) (left int64) {
+		e.mu.Lock()
+		s.enqueueLocked(e)
+		e.mu.Unlock()
+		s.round(t.Context())
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.left
+	}
+	fresh := served(s, "a", l, 0)
+	left := ask(fresh)
+	if fresh == forgotten || left == 0 {
+		t.Fatalf("the account has %d tokens in its old entry: nothing is proved", left)
+	}
+	left += ask(forgotten)
+	if held := group.Use("a", l).Held; held != left {
+		t.Errorf("the node holds %d tokens, and the group knows of %d", left, held)
+	}
+}
+
+// TestWhoIsBeingAskedForIsNotForgotten: what the answer brings must find its entry.
+func TestWhoIsBeingAskedForIsNotForgotten(t *testing.T) {
+	s, err := NewSpender(Config{Node: 1, Group: noGroup{}}, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := served(s, "a", generous, -idleAfter)
+	for i, under := range []bool{true, false} {
+		e.mu.Lock()
+		e.under = under
+		e.mu.Unlock()
+		lookAll(s, time.Duration(i)*calmLook)
+		if e.gone == under {
+			t.Errorf("a request under way: %v; forgotten: %v", under, e.gone)
+		}
+	}
+}

@@ -348,9 +348,11 @@ func (s *Spender) Report(ctx context.Context, account string) {
 	}
 }
 
-// enqueueLocked has the next exchange take e along; e is locked.
+// enqueueLocked has the next exchange take e along; e is locked. One that was
+// forgotten while its caller waited for the lock stays out: it would report that
+// nothing is held, and that would be taken as said of the account's new entry.
 func (s *Spender) enqueueLocked(e *entry) {
-	if e.queued {
+	if e.queued || e.gone {
 		return
 	}
 	e.queued = true
