@@ -11,7 +11,12 @@ import (
 // same limits, and the window is an hour.
 func runAlone(t *testing.T, l Limits) (s *Spender, stop func()) {
 	t.Helper()
-	s, err := NewSpender(Config{Node: 1, Group: NewLocal(time.Hour, func(string) (Limits, bool) { return l, true })}, 1)
+	return runWith(t, NewLocal(time.Hour, func(string) (Limits, bool) { return l, true }))
+}
+
+func runWith(t *testing.T, group Group) (s *Spender, stop func()) {
+	t.Helper()
+	s, err := NewSpender(Config{Node: 1, Group: group}, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,5 +123,47 @@ func TestAReportThatIsAskedForIsMadeAtOnce(t *testing.T) {
 		if n := s.Stats().Answered; n != before {
 			t.Errorf("%d exchanges with nothing to report", n-before)
 		}
+	})
+}
+
+// slowGroup answers as a Local does, after a while.
+type slowGroup struct {
+	*Local
+	after time.Duration
+}
+
+// Exchange implements Group.
+func (g slowGroup) Exchange(ctx context.Context, q *Request) (*Answer, error) {
+	time.Sleep(g.after) // in the bubble
+	return g.Local.Exchange(ctx, q)
+}
+
+// TestAReportTakesAlongWhatCameDuringAnother: the answer to an exchange that was
+// under way before is not the one that is waited for.
+func TestAReportTakesAlongWhatCameDuringAnother(t *testing.T) {
+	l := Limits{Rate: 1600, Burst: 1600, Concurrent: 4}
+	synctest.Test(t, func(t *testing.T) {
+		group := slowGroup{NewLocal(time.Hour, func(string) (Limits, bool) { return l, true }), 50 * time.Millisecond}
+		s, stop := runWith(t, group)
+		defer stop()
+		spendSome := func(n int64) {
+			t.Helper()
+			p, v := s.Enter(t.Context(), "a", l)
+			got, _ := p.Take(t.Context(), n)
+			if p.Settle(got, got); got != n {
+				t.Fatalf("%d tokens, %+v", got, v)
+			}
+			p.Leave()
+		}
+		spendSome(1)
+		earlier := make(chan struct{})
+		go func() { s.Report(t.Context(), "a"); close(earlier) }()
+		synctest.Wait()
+		spendSome(2)
+		s.Report(t.Context(), "a")
+		if n := group.Use("a", l).Spent; n != 3 {
+			t.Errorf("%d messages reported, want 3", n)
+		}
+		<-earlier
 	})
 }

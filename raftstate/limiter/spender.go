@@ -342,9 +342,15 @@ func (s *Spender) Report(ctx context.Context, account string) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.spent > 0 {
-		s.enqueueLocked(e)
-		_ = s.await(ctx, e, s.cfg.Now()+s.cfg.WaitLimit)
+	deadline := s.cfg.Now() + s.cfg.WaitLimit
+	for range 2 { // the first answer may be to what was asked before
+		if e.spent == 0 && !e.under {
+			return
+		}
+		if e.spent > 0 {
+			s.enqueueLocked(e)
+		}
+		_ = s.await(ctx, e, deadline)
 	}
 }
 
