@@ -37,8 +37,12 @@ func (d *Dispatcher) publish(j *job) {
 }
 
 // tellSending makes durable that a message is about to be sent, if somebody wants to
-// know. Where that cannot be, the message waits for it in the log.
+// know. Where that cannot be, the message waits for it in the log. One that was tried
+// before was told of then: its key may be forgotten by now, and would be claimed anew.
 func (o *outlet) tellSending(ctx context.Context, j *job, s message.State) bool {
+	if len(s.Attempts) > 0 {
+		return true
+	}
 	r := j.rec
 	r.State = s
 	err := o.d.Callbacks(ctx, []message.Record{r})

@@ -3,8 +3,13 @@ package sink_test
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"forebay/sink"
 	"forebay/wal/message"
@@ -16,9 +21,10 @@ import (
 func TestUntoldRestsWithItsEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var calls callbacks
-		full := true
+		full, metrics := true, prometheus.NewRegistry()
 		p := newPlant(t, &service{}, func(c *sink.DispatcherConfig) {
 			calls.configure(c)
+			c.Registerer = metrics
 			take := c.Append
 			c.Append = func(ctx context.Context, ms []*message.Message) error {
 				if full {
@@ -42,6 +48,36 @@ func TestUntoldRestsWithItsEnd(t *testing.T) {
 		stop()
 		if got := calls.of(id); len(got) != 1 || got[0] != "stored" {
 			t.Errorf("callbacks of %v, want one of stored", got)
+		}
+		if err := testutil.GatherAndCompare(metrics, strings.NewReader(`
+# HELP forebay_messages_final_total Messages that the log has let go of, by the status they had then.
+# TYPE forebay_messages_final_total counter
+forebay_messages_final_total{channel="store",status="stored"} 1
+`), "forebay_messages_final_total"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestSendingIsToldOnce: also where the log has forgotten, between two attempts, that
+// it had the callback. (The one of this test remembers none.)
+func TestSendingIsToldOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var calls callbacks
+		tried := 0
+		svc := &service{script: func(context.Context, *sink.Delivery) (sink.Sent, error) {
+			if tried++; tried < 4 {
+				return sink.Sent{}, &sink.Transient{Fault: sink.Fault{Failure: message.Failure{Code: "channel_unavailable", Category: "channel"}}}
+			}
+			return sink.Sent{ProviderID: "p"}, nil
+		}}
+		p := newPlant(t, svc, calls.configure)
+		id := p.email("a", message.Normal, 1)[0]
+		stop := p.start()
+		p.await(time.Hour)
+		stop()
+		if got := calls.of(id); tried != 4 || !slices.Equal(got, []string{"queued", "sending", "sent"}) {
+			t.Errorf("tried %d times, callbacks of %v, want queued, sending and sent", tried, got)
 		}
 	})
 }

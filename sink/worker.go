@@ -143,11 +143,6 @@ func adopt(r *message.Record, res Result) {
 // tell makes the records' changes known, and reports whether that is durable.
 func (p *Pipeline) tell(work context.Context, records []message.Record) bool {
 	d := p.cfg.Dispatcher
-	for i := range records {
-		if records[i].Status.Final() {
-			d.metrics.final(records[i].Channel, records[i].Status)
-		}
-	}
 	d.forgetFinal(records)
 	if err := d.Changed(work, records); err != nil {
 		p.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(records))
@@ -163,6 +158,11 @@ func (p *Pipeline) complete(work context.Context, final batch, told bool) (err e
 	case len(final.entries) == 0:
 		return nil
 	case told:
+		if d := p.cfg.Dispatcher; d != nil {
+			for i := range final.records {
+				d.metrics.final(final.records[i].Channel, final.records[i].Status)
+			}
+		}
 		err = p.cfg.Source.Complete(work, final.entries)
 	default:
 		for i := range final.entries {
