@@ -304,10 +304,11 @@ func TestARecordWhoseKeyHasATurnedBit(t *testing.T) {
 	id := message.NewID(1<<41, 5, 7, 1, 5)
 	value := newRecord(message.Entry{ID: id, Seq: 9, Payload: []byte("hello")})
 	parked := parkedKey(nil, 77, id)
-	for _, key := range [][]byte{messageKey(nil, id), parked} {
+	former := append([]byte{prefixFormer, 1}, id[:]...)
+	for _, key := range [][]byte{messageKey(nil, id), former, parked} {
 		turned := 0
 		until := 8 * idSize
-		if key[0] == prefixMessage {
+		if key[0] != prefixParked {
 			until = 8 * (len(key) - 1) // all but its kind follows from the id
 		}
 		for bit := range until {
