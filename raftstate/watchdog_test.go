@@ -88,3 +88,24 @@ func TestALeaderThatHangsFallsSilent(t *testing.T) {
 		}
 	}
 }
+
+// TestNoWriteIsBelievedThatIsNotConfirmed: what the store calls done counts only if
+// the file system still lives.
+func TestNoWriteIsBelievedThatIsNotConfirmed(t *testing.T) {
+	var dead error
+	log := raft.NewInmemStore()
+	w := newWatchdog(log, log, func() error { return dead }, time.Minute, func(err error) { t.Error(err) })
+	writes := map[string]func() error{
+		"one entry": func() error { return w.StoreLog(&raft.Log{Index: 1, Term: 1}) },
+		"entries":   func() error { return w.StoreLogs([]*raft.Log{{Index: 2, Term: 1}}) },
+		"a vote":    func() error { return w.Set([]byte("LastVoteCand"), []byte("2")) },
+		"a term":    func() error { return w.SetUint64([]byte("CurrentTerm"), 7) },
+	}
+	for _, dead = range []error{nil, errors.New("the file system has failed")} {
+		for name, write := range writes {
+			if err := write(); !errors.Is(err, dead) {
+				t.Errorf("%s: got %v, want %v", name, err, dead)
+			}
+		}
+	}
+}

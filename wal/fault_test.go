@@ -360,6 +360,26 @@ func TestTheFileLimitReachedDuringCompactionIsNeverSilent(t *testing.T) {
 	t.Log(strings.Join(seen, "; "))
 }
 
+// TestACommitThatIsNotConfirmedFailsTheLog: Badger calls it done, and the file system
+// cannot be asked whether it still lives.
+func TestACommitThatIsNotConfirmedFailsTheLog(t *testing.T) {
+	cfg := testConfig(t)
+	failed := make(chan error, 1)
+	cfg.Fatal = func(err error) { failed <- err }
+	l := openTest(t, cfg)
+	mustAppend(t, l, testMessage(0))
+	if err := l.sync.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), testMessage(1)); !errors.Is(err, ErrFailed) {
+		t.Fatalf("acknowledged, or refused for another reason: %v", err)
+	}
+	<-failed
+	if err := l.Close(); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+}
+
 // TestBadgersComplaintsFailTheLog: an error line of Badger's is a failed write.
 func TestBadgersComplaintsFailTheLog(t *testing.T) {
 	cfg := testConfig(t)
