@@ -163,6 +163,9 @@ func (g *Group) proposeAccountNow(ctx context.Context, cmd account.Command) (acc
 	if err == nil && result.Err != nil {
 		return result, result.Err
 	}
+	if err == nil {
+		g.spread(ctx)
+	}
 	return result, err
 }
 

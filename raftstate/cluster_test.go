@@ -293,3 +293,47 @@ func TestCallsBetweenNodes(t *testing.T) {
 		t.Errorf("got %v, want ErrUnreachable", err)
 	}
 }
+
+// TestAKeyIsKnownEverywhereWhenItIsTold: whoever is told of a key may use it on any
+// node at once, whichever node made it, also while one is away. A node that is too
+// busy to have it within spreadLimit has it later, so most count; without the wait
+// every second look at another node was in vain.
+func TestAKeyIsKnownEverywhereWhenItIsTold(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 3).startAll(1, 2, 3)
+	if _, err := c.nodes[c.leader()].CreateAccount(t.Context(), account.CreateAccount{ID: "acme", Tier: "basic"}); err != nil {
+		t.Fatal(err)
+	}
+	unknown := func(rounds int) (n int) {
+		for i := range rounds {
+			by := c.nodes[slices.Sorted(maps.Keys(c.nodes))[i%len(c.nodes)]]
+			_, text, err := by.CreateKey(t.Context(), "acme", "", false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range c.nodes {
+				if _, err := w.Authenticate(text); err != nil {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	eventually(t, "all have heard of each other", func() bool {
+		for _, w := range c.nodes {
+			for node := range c.nodes {
+				if node != w.cfg.NodeID && !w.reaches(node) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	if n := unknown(30); n > 3 {
+		t.Errorf("a key was told of and not known on another node %d times of 60", n)
+	}
+	c.stop(c.follower())
+	if n := unknown(10); n > 2 {
+		t.Errorf("with a node away: not known %d times of 10", n)
+	}
+}

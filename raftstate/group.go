@@ -120,6 +120,7 @@ func (g *Group) openPort() (err error) {
 	g.calls.handle(callLease, g.answerLease)
 	g.calls.handle(callPing, g.answerPing)
 	g.calls.handle(callMembers, g.answerMembers)
+	g.calls.handle(callReach, g.answerReach)
 	return nil
 }
 
