@@ -121,7 +121,7 @@ func New(o Options) (a *Appliance, err error) {
 	if err := os.MkdirAll(a.cfg.DataDir, 0o700); err != nil {
 		return a, fmt.Errorf("make the data directory: %w", err)
 	}
-	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildPressure, a.buildAPI, func() error { return a.buildWatch(o.Settle) }, a.buildAdmin, a.listen} {
+	for _, step := range []func() error{a.openLog, func() error { return a.openReloads(o) }, a.openGroup, a.buildLimits, a.openStore, a.buildDispatcher, a.buildPipeline, a.buildPressure, a.buildAPI, func() error { return a.buildWatch(o.Settle) }, a.buildAdmin, a.answerNodes, a.listen} {
 		if err := step(); err != nil {
 			return a, err
 		}

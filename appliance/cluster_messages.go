@@ -82,7 +82,7 @@ func (a *Appliance) answerPeers() {
 
 // askOwner asks the node that a message's id names, by the path of one of its
 // handlers. The error is ErrNotFound where no node of the group has that number,
-// and ErrAway where the node does not answer; a *raftstate.CallError is
+// and ErrAway where the node does not answer, or not yet; a *raftstate.CallError is
 // the node's own.
 func (a *Appliance) askOwner(ctx context.Context, id message.ID, path string, question any) ([]byte, error) {
 	member := func(m raftstate.Member) bool { return m.Node == id.Node() }
@@ -96,7 +96,8 @@ func (a *Appliance) askOwner(ctx context.Context, id message.ID, path string, qu
 	ctx, cancel := context.WithTimeout(ctx, ownerLimit)
 	defer cancel()
 	answer, err := a.group.Call(ctx, id.Node(), path, body)
-	if errors.Is(err, raftstate.ErrUnreachable) {
+	refusal, _ := errors.AsType[*raftstate.CallError](err)
+	if errors.Is(err, raftstate.ErrUnreachable) || refusal != nil && refusal.Code == raftstate.CodeUnknownCall {
 		return nil, fmt.Errorf("message of node %d: %w: %w", id.Node(), httpapi.ErrAway, err)
 	}
 	return answer, err

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"forebay/appliance"
 	"forebay/appliance/appliancetest"
 	"forebay/httpapi/admin"
+	"forebay/raftstate"
 	"forebay/wal/message"
 )
 
@@ -197,5 +199,18 @@ func TestClusterCancelOnAnyNode(t *testing.T) {
 	c.Stop(1)
 	if status, text := ask(t, c.Nodes[2], "POST", "/v1/messages/"+waiting.ID+"/cancel", ""); status != http.StatusServiceUnavailable {
 		t.Errorf("cancel with its node gone: %d %s, want 503", status, text)
+	}
+}
+
+// TestClusterNobodyIsAnsweredTooSoon: nodes ask as soon as the group is open, which is
+// before there is anything to answer with.
+func TestClusterNobodyIsAnsweredTooSoon(t *testing.T) {
+	t.Parallel()
+	codes, err := appliance.CallsAtStart(t.Context(), appliancetest.Config(t.TempDir()))
+	must(t, "open the group", err)
+	for path, code := range codes {
+		if code != raftstate.CodeUnknownCall {
+			t.Errorf("%s: got %s, want %s", path, code, raftstate.CodeUnknownCall)
+		}
 	}
 }

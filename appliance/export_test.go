@@ -2,12 +2,17 @@ package appliance
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"forebay/appliance/config"
+	"forebay/raftstate"
 	"forebay/sink"
 	"forebay/sink/embedded"
 	"forebay/sink/postgres"
@@ -176,4 +181,23 @@ func (a *Appliance) deliveryFigures(f figures) {
 	if c, on := d.Channels[message.ChannelWhatsApp]; on {
 		f.add("channels.whatsapp.messages_per_second", c.PerSecond)
 	}
+}
+
+// CallsAtStart are the codes of this node's answers to what others may ask of it, at
+// the moment at which its group is open and nothing else: that is when they begin.
+func CallsAtStart(ctx context.Context, c config.Config) (codes map[string]string, err error) {
+	a := &Appliance{cfg: c, logger: slog.New(slog.DiscardHandler), registry: prometheus.NewRegistry(), fatal: make(chan error, 1)}
+	if err := a.openGroup(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	codes = map[string]string{}
+	for _, path := range []string{callMessage, callCancel, callReports, callFind, callPresent, callSending} {
+		_, err := a.group.Call(ctx, c.Node, path, []byte("null"))
+		refusal, _ := errors.AsType[*raftstate.CallError](err)
+		if codes[path] = "answered"; refusal != nil {
+			codes[path] = refusal.Code
+		}
+	}
+	return codes, nil
 }

@@ -43,14 +43,20 @@ func (a *Appliance) openGroup() (err error) {
 	c := groupOf(a.cfg)
 	c.Cluster.Heartbeat = a.beat
 	c.Fatal, c.Logger, c.Registerer = a.die, a.logger.With("part", "raft"), a.registry
-	if a.group, err = raftstate.Open(c); err == nil {
-		a.answerPeers()
-		a.answerCancels()
-		a.answerReports()
-		a.answerFinds()
-		a.answerLists()
-	}
+	a.group, err = raftstate.Open(c)
 	return err
+}
+
+// answerNodes has this node answer the others, who may ask as soon as its group is
+// open: only now, when all is there that the answers need. Before, it does not know
+// their calls.
+func (a *Appliance) answerNodes() error {
+	a.answerPeers()
+	a.answerCancels()
+	a.answerReports()
+	a.answerFinds()
+	a.answerLists()
+	return nil
 }
 
 func (a *Appliance) openStore() (err error) {
