@@ -98,13 +98,7 @@ func (d *Dispatcher) Callbacks(ctx context.Context, records []message.Record) er
 // callback is the message that tells of the record's status; nil: nobody wants
 // to know.
 func (d *Dispatcher) callback(r *message.Record) (*message.Message, error) {
-	if r.Callback || r.Status == message.Accepted {
-		return nil, nil
-	}
-	to := r.CallbackURL
-	if d.cfg.CallbackURL != nil {
-		to = d.cfg.CallbackURL(r)
-	}
+	to := d.callbackTo(r)
 	if to == "" {
 		return nil, nil
 	}
@@ -118,6 +112,17 @@ func (d *Dispatcher) callback(r *message.Record) (*message.Message, error) {
 		IdempotencyKey: "\x01" + r.ID.String() + "." + changeOf(r)}
 	m.Fingerprint[0] = 1 // the same for every body: the first one counts
 	return m, nil
+}
+
+// callbackTo is where the record's status is to be told; empty: nowhere.
+func (d *Dispatcher) callbackTo(r *message.Record) string {
+	switch {
+	case r.Callback || r.Status == message.Accepted || d.cfg.Append == nil || d.cfg.Render == nil:
+		return ""
+	case d.cfg.CallbackURL != nil:
+		return d.cfg.CallbackURL(r)
+	}
+	return r.CallbackURL
 }
 
 // changeOf names the change of a record to the state that it has. A message that

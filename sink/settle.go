@@ -123,7 +123,7 @@ func (d *Dispatcher) settleBatch(ctx context.Context, jobs []*job) error {
 
 // finish tells of jobs as the store has them, and lets the log forget them.
 func (d *Dispatcher) finish(ctx context.Context, jobs []*job) error {
-	if len(jobs) == 0 || !d.tellOrPark(ctx, jobs) {
+	if jobs = d.tellOrPark(ctx, jobs); len(jobs) == 0 {
 		return nil
 	}
 	entries := make([]message.Entry, len(jobs))
@@ -179,23 +179,33 @@ func (s *sieve) sift(ctx context.Context, jobs []*job) bool {
 // putOff lets jobs rest whose end the store does not take now. That is told
 // already: no report can overtake it while there is no store to report to.
 func (d *Dispatcher) putOff(ctx context.Context, until time.Time, jobs []*job) {
-	if d.tellOrPark(ctx, jobs) {
+	if jobs = d.tellOrPark(ctx, jobs); len(jobs) > 0 {
 		d.park(ctx, until, jobs...)
 	}
 }
 
-// tellOrPark tells of the jobs' changes. false: that could not be made durable, and
-// they rest.
-func (d *Dispatcher) tellOrPark(ctx context.Context, jobs []*job) bool {
-	err := d.tell(ctx, jobs)
-	if err != nil {
-		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(jobs))
-		for _, j := range jobs {
-			j.become(j.rec.State)
-		}
-		d.park(ctx, time.Now().Add(callbackRest), jobs...)
+// tellOrPark tells of the jobs' changes. Where that cannot be made durable, those of
+// which somebody wants to know rest; it returns the others.
+func (d *Dispatcher) tellOrPark(ctx context.Context, jobs []*job) (told []*job) {
+	if len(jobs) == 0 {
+		return nil
 	}
-	return err == nil
+	err := d.tell(ctx, jobs)
+	if err == nil {
+		return jobs
+	}
+	var untold []*job
+	for _, j := range jobs {
+		if j.told || d.callbackTo(&j.rec) == "" {
+			told = append(told, j)
+			continue
+		}
+		j.become(j.rec.State)
+		untold = append(untold, j)
+	}
+	d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(untold))
+	d.park(ctx, time.Now().Add(callbackRest), untold...)
+	return told
 }
 
 // archive brings the states of jobs into the store: what it does not have is

@@ -17,7 +17,8 @@ import (
 
 // TestUntoldRestsWithItsEnd: a message that the store has, and whose callback the log
 // does not take now, rests in the log with the end that it has, comes back for the
-// callback and is forgotten after it.
+// callback and is forgotten after it. One of the same batch that nobody wants to know
+// of does not wait for that.
 func TestUntoldRestsWithItsEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var calls callbacks
@@ -25,6 +26,7 @@ func TestUntoldRestsWithItsEnd(t *testing.T) {
 		p := newPlant(t, &service{}, func(c *sink.DispatcherConfig) {
 			calls.configure(c)
 			c.Registerer = metrics
+			c.CallbackURL = func(r *message.Record) string { return r.CallbackURL }
 			take := c.Append
 			c.Append = func(ctx context.Context, ms []*message.Message) error {
 				if full {
@@ -33,7 +35,8 @@ func TestUntoldRestsWithItsEnd(t *testing.T) {
 				return take(ctx, ms)
 			}
 		})
-		id := p.putMessage(message.Message{Account: "a", Channel: message.ChannelStore, Priority: message.Normal, Body: "x"}).ID
+		id := p.putMessage(message.Message{Account: "a", Channel: message.ChannelStore, Priority: message.Normal, Body: "x", CallbackURL: "https://a.example"}).ID
+		other := p.putMessage(message.Message{Account: "a", Channel: message.ChannelStore, Priority: message.Normal, Body: "x"}).ID
 		stop := p.start()
 		pause(context.Background(), 3*time.Second)
 		entry, err := p.Lookup(id)
@@ -42,6 +45,9 @@ func TestUntoldRestsWithItsEnd(t *testing.T) {
 		}
 		if r, err := entry.Record(); err != nil || r.Status != message.Stored || len(calls.of(id)) != 0 {
 			t.Errorf("it rests as %v, %v, with callbacks of %v; want stored and none", r.Status, err, calls.of(id))
+		}
+		if _, err := p.Lookup(other); !errors.Is(err, sink.ErrNotFound) {
+			t.Errorf("look up the message that is not to be told of: %v, want that it has gone", err)
 		}
 		full = false
 		p.await(time.Minute)
@@ -52,7 +58,7 @@ func TestUntoldRestsWithItsEnd(t *testing.T) {
 		if err := testutil.GatherAndCompare(metrics, strings.NewReader(`
 # HELP forebay_messages_final_total Messages that the log has let go of, by the status they had then.
 # TYPE forebay_messages_final_total counter
-forebay_messages_final_total{channel="store",status="stored"} 1
+forebay_messages_final_total{channel="store",status="stored"} 2
 `), "forebay_messages_final_total"); err != nil {
 			t.Error(err)
 		}
@@ -78,6 +84,32 @@ func TestSendingIsToldOnce(t *testing.T) {
 		stop()
 		if got := calls.of(id); tried != 4 || !slices.Equal(got, []string{"queued", "sending", "sent"}) {
 			t.Errorf("tried %d times, callbacks of %v, want queued, sending and sent", tried, got)
+		}
+	})
+}
+
+// TestUntoldIsNotSent: a message that is new in the store, and of which the log takes
+// no callback, is told to be queued before it is sent, whenever that may be.
+func TestUntoldIsNotSent(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var calls callbacks
+		refused := 0
+		p := newPlant(t, &service{}, func(c *sink.DispatcherConfig) {
+			calls.configure(c)
+			take := c.Append
+			c.Append = func(ctx context.Context, ms []*message.Message) error {
+				if refused++; refused < 3 {
+					return errors.New("the log is full")
+				}
+				return take(ctx, ms)
+			}
+		})
+		id := p.email("a", message.Normal, 1)[0]
+		stop := p.start()
+		p.await(time.Minute)
+		stop()
+		if got := calls.of(id); refused < 3 || !slices.Equal(got, []string{"queued", "sending", "sent"}) {
+			t.Errorf("callbacks of %v, want queued, sending and sent", got)
 		}
 	})
 }

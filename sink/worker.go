@@ -98,14 +98,25 @@ func (p *Pipeline) settle(taking, work context.Context, b batch) error {
 	if err != nil || len(results) == 0 {
 		return err
 	}
-	var final, open batch
+	came := make([]message.State, len(results))
 	for i, res := range results {
 		p.metrics.rows[res.Outcome].Inc()
+		came[i] = b.records[i].State
 		adopt(&b.records[i], res)
 		if res.Outcome == SetAside {
 			p.log.Error("The store refused a message for its own fault. It is kept there as failed.",
 				"id", b.records[i].ID, "reason", res.State.Error)
 		}
+	}
+	p.meter.add(time.Now(), len(results))
+	if p.cfg.OnStored != nil {
+		p.cfg.OnStored(b.records)
+	}
+	if err := p.tell(work, &b, came); err != nil {
+		return err
+	}
+	var final, open batch
+	for i := range b.records {
 		switch {
 		case b.records[i].Status.Final():
 			final.entries, final.records = append(final.entries, b.entries[i]), append(final.records, b.records[i])
@@ -113,15 +124,7 @@ func (p *Pipeline) settle(taking, work context.Context, b batch) error {
 			open.entries, open.records = append(open.entries, b.entries[i]), append(open.records, b.records[i])
 		}
 	}
-	p.meter.add(time.Now(), len(results))
-	if p.cfg.OnStored != nil {
-		p.cfg.OnStored(b.records)
-	}
-	told := true
-	if p.cfg.Dispatcher != nil {
-		told = p.tell(work, b.records)
-	}
-	if err := p.complete(work, final, told); err != nil {
+	if err := p.complete(work, final); err != nil {
 		return err
 	}
 	if len(open.records) > 0 {
@@ -140,38 +143,60 @@ func adopt(r *message.Record, res Result) {
 	}
 }
 
-// tell makes the records' changes known, and reports whether that is durable.
-func (p *Pipeline) tell(work context.Context, records []message.Record) bool {
+// tell makes the records' changes known. Where that cannot be made durable, those of
+// which somebody wants to know leave the batch: one that is final rests with its end,
+// another as it came, so that it is told of before it is sent.
+func (p *Pipeline) tell(work context.Context, b *batch, came []message.State) error {
 	d := p.cfg.Dispatcher
-	d.forgetFinal(records)
-	if err := d.Changed(work, records); err != nil {
-		p.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(records))
-		return false
+	if d == nil {
+		return nil
 	}
-	return true
+	d.forgetFinal(b.records)
+	err := d.Changed(work, b.records)
+	if err == nil {
+		return nil
+	}
+	var untold []message.Entry
+	kept := 0
+	for i, r := range b.records {
+		if d.callbackTo(&r) == "" {
+			b.entries[kept], b.records[kept] = b.entries[i], r
+			kept++
+			continue
+		}
+		s := came[i]
+		if r.Status.Final() {
+			s = r.State
+		}
+		e := b.entries[i]
+		e.Progress = s.Append(nil)
+		untold = append(untold, e)
+	}
+	b.entries, b.records = b.entries[:kept], b.records[:kept]
+	if len(untold) == 0 {
+		return nil // nobody wants to know any more
+	}
+	p.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(untold))
+	return p.logged(work, d.cfg.Journal.Park(work, time.Now().Add(callbackRest), untold))
 }
 
-// complete lets the log forget what is final; but what has not been told of
-// rests there with its end, and comes back for it.
-func (p *Pipeline) complete(work context.Context, final batch, told bool) (err error) {
-	switch {
-	case len(final.entries) == 0:
+// complete lets the log forget what is final.
+func (p *Pipeline) complete(work context.Context, final batch) error {
+	if len(final.entries) == 0 {
 		return nil
-	case told:
-		if d := p.cfg.Dispatcher; d != nil {
-			for i := range final.records {
-				d.metrics.final(final.records[i].Channel, final.records[i].Status)
-			}
-		}
-		err = p.cfg.Source.Complete(work, final.entries)
-	default:
-		for i := range final.entries {
-			final.entries[i].Progress = final.records[i].State.Append(nil)
-		}
-		err = p.cfg.Dispatcher.cfg.Journal.Park(work, time.Now().Add(callbackRest), final.entries)
 	}
+	if d := p.cfg.Dispatcher; d != nil {
+		for i := range final.records {
+			d.metrics.final(final.records[i].Channel, final.records[i].Status)
+		}
+	}
+	return p.logged(work, p.cfg.Source.Complete(work, final.entries))
+}
+
+// logged tells a log that has failed from one that had no time left.
+func (p *Pipeline) logged(work context.Context, err error) error {
 	if err != nil && work.Err() != nil {
-		return context.Cause(work) // out of time: it is stored, and will be known
+		return context.Cause(work) // it is stored, and will be known
 	}
 	if err != nil {
 		return &completeError{err}
