@@ -128,7 +128,7 @@ func (l *loader) files(path string, environ []string) error {
 			return err
 		}
 	}
-	return l.overlay(dir, environ)
+	return l.overlay(path, environ)
 }
 
 // dropIns lists dir/*.yaml by name. There need not be such a directory.

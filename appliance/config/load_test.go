@@ -47,6 +47,7 @@ func TestLayers(t *testing.T) {
 // is refused, else it is warned of. The default needs none.
 func TestMissingOverlay(t *testing.T) {
 	for name, tc := range map[string]struct {
+		name            string // of the file; empty: forebay.yaml
 		text, others    string // environment of the file; an overlay that is there
 		variable        string
 		problem, warned string
@@ -58,14 +59,19 @@ func TestMissingOverlay(t *testing.T) {
 		"one that is empty":         {variable: "staging", others: "forebay.staging.yaml"},
 		"the default's":             {others: "forebay.staging.yaml"},
 		"the default's by name":     {variable: "production", text: "environment: stagin", others: "forebay.staging.yaml"},
+		"the file itself":           {name: "forebay.one.yaml", variable: "staging", warned: "there is no "},
 		"of something else":         {variable: "staging", others: "forebay.yaml.old", warned: "there is no "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			files := map[string]string{"forebay.yaml": tc.text}
+			name := tc.name
+			if name == "" {
+				name = "forebay.yaml"
+			}
+			files := map[string]string{name: tc.text}
 			if tc.others != "" {
 				files[tc.others] = "# nothing\n"
 			}
-			f := Files{Path: filepath.Join(tree(t, files), "forebay.yaml"), Environ: []string{"FOREBAY_ENVIRONMENT=" + tc.variable}}
+			f := Files{Path: filepath.Join(tree(t, files), name), Environ: []string{"FOREBAY_ENVIRONMENT=" + tc.variable}}
 			c, sources, err := f.Load()
 			if tc.problem != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.problem) || !strings.Contains(err.Error(), tc.others) {

@@ -34,7 +34,8 @@ func overlayPath(dir, environment string) string {
 // directory has overlays and not this one, and a warning (see Warnings) where it
 // has none and the name is only a name. The default environment needs none: its
 // settings are those of the file.
-func (l *loader) overlay(dir string, environ []string) error {
+func (l *loader) overlay(path string, environ []string) error {
+	dir := filepath.Dir(path)
 	env := environmentOf(l.cfg, environ)
 	if !environmentName(env) {
 		return nil // Validate says so; it must not become a path
@@ -46,7 +47,7 @@ func (l *loader) overlay(dir string, environ []string) error {
 	if env == defaults().Environment {
 		return nil
 	}
-	others, err := overlays(dir)
+	others, err := overlays(path)
 	if err != nil {
 		return err
 	}
@@ -66,15 +67,16 @@ func (l *loader) overlay(dir string, environ []string) error {
 // one: .yml is not read.
 var overlayName = regexp.MustCompile(`^forebay\.[a-z0-9_-]{1,32}\.ya?ml$`)
 
-// overlays names the overlays in a directory, in order.
-func overlays(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+// overlays names the overlays beside the file, in order. The file itself is none,
+// whatever its name.
+func overlays(path string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	var names []string
 	for _, e := range entries {
-		if overlayName.MatchString(e.Name()) {
+		if overlayName.MatchString(e.Name()) && e.Name() != filepath.Base(path) {
 			names = append(names, e.Name())
 		}
 	}
