@@ -3,6 +3,7 @@ package wal
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -102,4 +103,33 @@ func BenchmarkAppend(b *testing.B) {
 			l.Close()
 		})
 	}
+}
+
+// TestRecoveryOfManyMessages logs how long it takes.
+func TestRecoveryOfManyMessages(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.MemTable = 16 << 20
+	l := openTest(t, cfg)
+	const n = 100_000
+	for range n / 2000 {
+		ms, out := make([]*message.Message, 2000), make([]Receipt, 2000)
+		for j := range ms {
+			ms[j] = testMessage(j)
+			ms[j].Body = strings.Repeat("b", 300)
+		}
+		if err := l.AppendBatch(t.Context(), ms, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := crashCopy(t, cfg.Dir)
+	closeTest(t, l)
+	cfg.Dir = dir
+	start := time.Now()
+	l = openTest(t, cfg)
+	t.Logf("%d messages recovered in %v", n, time.Since(start))
+	if l.Waiting() != n {
+		t.Fatalf("%d wait", l.Waiting())
+	}
+	closeTest(t, l)
 }
