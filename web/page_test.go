@@ -67,7 +67,12 @@ func TestChannelsSayWhyNothingGoes(t *testing.T) {
 	channels[2]["throttled_until"] = time.Now().Add(20 * time.Minute).UTC()
 	s.play(status, true)
 	run(t, ctx, look(390, 844, "light"), chromedp.Navigate(s.URL+"/"))
-	await(t, ctx, `/^email stopped channel_auth,webhook closed ,whatsapp closed throttled until .*\d\d:\d\d/.test([...document.querySelectorAll("#channels tr")].map((row) => [...row.firstElementChild.childNodes].map((n) => n.textContent).join(" ")).join())`)
+	await(t, ctx, `/^email stopped channel_auth,webhook closed,whatsapp closed throttled until .*\d\d:\d\d/.test([...document.querySelectorAll("#channels tr")].map((row) => row.firstElementChild.innerText.replace(/\s+/g, " ").trim()).join())`)
+	for _, words := range []string{"email stopped", "webhook closed"} { // apart for who listens, too
+		if row := value[string](t, ctx, `document.getElementById("channels").textContent`); !strings.Contains(row, words) {
+			t.Errorf("%q is not in %q", words, row)
+		}
+	}
 	if value[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth || document.querySelector("#part-channels .scroll").scrollWidth > document.querySelector("#part-channels .scroll").clientWidth`) {
 		t.Error("the page is wider than its window, or the channels than their card")
 	}

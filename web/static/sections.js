@@ -110,7 +110,7 @@ function breakerTag(e, state) {
 
 export function channels(s) {
   show("part-channels", s.channels?.length);
-  list($("channels"), s.channels ?? [], (c) => c.name, (c) => el("tr", {}, el("th", { scope: "row" }, c.name, el("span"), el("small")), ...Array.from({ length: 4 }, () => el("td", { class: "n" }))), (e, c) => {
+  list($("channels"), s.channels ?? [], (c) => c.name, (c) => el("tr", {}, el("th", { scope: "row" }, c.name, " ", el("span"), el("small")), ...Array.from({ length: 4 }, () => el("td", { class: "n" }))), (e, c) => {
     say(e.firstElementChild.lastElementChild, c.stopped_for || (c.throttled_until ? "throttled until " + moment(c.throttled_until) : ""));
     [rate(c.rate), count(c.queued + c.in_flight), count(c.parked), count(c.failed)].forEach((text, i) => say(e.children[i + 1], text));
     breakerTag(e.firstElementChild.firstElementChild, c.stopped_for ? "stopped" : c.breaker);
