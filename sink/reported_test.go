@@ -55,7 +55,7 @@ func TestReportedToTheStoreAlone(t *testing.T) {
 					return sink.Sent{}, c.first
 				}}
 				p = newPlant(t, svc, func(cfg *sink.DispatcherConfig) {
-					cfg.Delivery.BaseDelay, cfg.Delivery.MaxDelay = 10*time.Minute, 10*time.Minute // with full jitter: hardly less than the test looks at
+					cfg.Delivery.BaseDelay, cfg.Delivery.MaxDelay = time.Hour, time.Hour // with full jitter: one in 72,000 is less than the test looks at
 					cfg.Delivery.Channels[message.ChannelEmail] = sink.ChannelConfig{Sender: svc, Reports: !c.deaf}
 				})
 				id = p.email("a", message.Normal, 1)[0]
@@ -77,9 +77,11 @@ func TestReportedToTheStoreAlone(t *testing.T) {
 					p.restart()
 					stop = p.start()
 				}
-				pause(context.Background(), 10*time.Minute)
-				p.store.SetDown("")
-				p.await(10 * time.Minute)
+				if c.down {
+					pause(context.Background(), time.Hour)
+					p.store.SetDown("")
+				}
+				p.await(2 * time.Hour)
 				stop()
 				if r := p.status(id); tried != c.tried || r.Status != c.status || len(r.Attempts) != c.tried {
 					t.Errorf("tried %d times, %v after %d attempts, want %d and %v", tried, r.Status, len(r.Attempts), c.tried, c.status)
