@@ -22,7 +22,8 @@ type outlet struct {
 
 	sender   Channel // nil: switched off
 	policy   Policy
-	reports  bool // its provider tells later what became of messages
+	reports  bool      // its provider tells later what became of messages
+	unheard  time.Time // the store has not said in time what was reported; nobody asks before
 	workers  int
 	calls    int // that may be under way; 0: workers alone bound them
 	inflight int // calls under way

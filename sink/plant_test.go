@@ -141,6 +141,17 @@ type archive struct {
 	mu     sync.Mutex // guards what follows
 	refuse func(*message.Record) bool
 	calls  int // of Update
+	mute   atomic.Bool
+	asked  atomic.Int64 // calls of Get while it was mute, which answers none
+}
+
+func (a *archive) Get(ctx context.Context, account string, id message.ID) (message.Record, error) {
+	if a.mute.Load() {
+		a.asked.Add(1)
+		<-ctx.Done()
+		return message.Record{}, ctx.Err()
+	}
+	return a.Memory.Get(ctx, account, id)
 }
 
 func (a *archive) setRefuse(f func(*message.Record) bool) {

@@ -46,12 +46,16 @@ func (d *Dispatcher) reported(ctx context.Context, r *message.Record) error {
 // Without an answer the message is tried once more, as if there had been no report.
 const reportedLimit = 2 * time.Second
 
+// reportedRest is for how long nobody asks after that: where the store is away, every
+// attempt would have to wait for it.
+const reportedRest = 5 * time.Second
+
 // reported asks the store, before a message is tried once more, whether its provider
 // has reported of it: during its last attempt, or to another node, or while this one
 // was away. Then it was sent. It returns the state that the message ends with.
 func (o *outlet) reported(ctx context.Context, j *job) (s message.State, ok bool) {
 	o.d.mu.Lock()
-	reports := o.reports
+	reports := o.reports && !time.Now().Before(o.unheard)
 	o.d.mu.Unlock()
 	if !reports || j.rec.Test || attemptsOf(&j.rec.State) == 0 {
 		return s, false
@@ -60,6 +64,11 @@ func (o *outlet) reported(ctx context.Context, j *job) (s message.State, ok bool
 	defer cancel()
 	r, err := o.d.cfg.Archive.Get(ctx, "", j.rec.ID)
 	if err != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			o.d.mu.Lock()
+			o.unheard = time.Now().Add(reportedRest)
+			o.d.mu.Unlock()
+		}
 		if !errors.Is(err, ErrNotFound) && !errors.As(err, new(*Down)) && ctx.Err() == nil {
 			o.d.log.Warn("The store cannot say whether a message was reported of; it is tried once more.", "id", j.rec.ID, "err", err)
 		}

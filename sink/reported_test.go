@@ -3,6 +3,7 @@ package sink_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,4 +90,39 @@ func TestReportedToTheStoreAlone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAMuteStoreHoldsUpNoRetry: while the store does not answer, only some of the
+// messages that are tried once more wait for what it might have heard of them.
+func TestAMuteStoreHoldsUpNoRetry(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const messages = 400
+		var mu sync.Mutex
+		tried := map[message.ID]int{}
+		svc := &service{script: func(_ context.Context, d *sink.Delivery) (sink.Sent, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if tried[d.Record.ID]++; tried[d.Record.ID] == 1 {
+				return sink.Sent{}, &sink.Transient{Fault: sink.Fault{Failure: message.Failure{Code: "channel_unavailable", Category: "channel"}}}
+			}
+			return sink.Sent{}, nil
+		}}
+		p := newPlant(t, svc, func(cfg *sink.DispatcherConfig) {
+			cfg.Delivery.BaseDelay, cfg.Delivery.MaxDelay = time.Second, time.Second
+			cfg.Delivery.Channels[message.ChannelEmail] = sink.ChannelConfig{Sender: svc, Reports: true}
+		})
+		p.store.mute.Store(true)
+		p.email("a", message.Normal, messages)
+		stop := p.start()
+		p.await(10 * time.Second)
+		stop()
+		for id, n := range tried {
+			if n != 2 {
+				t.Errorf("%s was tried %d times, want 2", id, n)
+			}
+		}
+		if asked := p.store.asked.Load(); len(tried) != messages || asked == 0 {
+			t.Errorf("%d messages were tried, and the store was asked of %d: nothing is proved", len(tried), asked)
+		}
+	})
 }
