@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"forebay/wal/message"
@@ -79,37 +80,46 @@ func (d *Dispatcher) admit(ctx context.Context, entries []message.Entry, records
 
 // announce makes it known that messages are queued now which were not before:
 // those whose time has come, and those that go without the store. It is told, and
-// durable, before they can be sent; where that cannot be, they wait for it in the
-// log as they are. It returns those that go on; false: the log has failed.
+// durable, before they can be sent; where that cannot be, those of which somebody
+// wants to know wait for it in the log as they are. It returns those that go on;
+// false: the log has failed.
 func (d *Dispatcher) announce(ctx context.Context, entries []message.Entry, records []message.Record, present time.Time) ([]message.Entry, []message.Record, bool) {
 	at := d.unannounced(entries, records, present)
 	if len(at) == 0 {
 		return entries, records, true
 	}
-	queued, told := make([]message.Entry, len(at)), make([]message.Record, len(at))
+	told := make([]message.Record, len(at))
 	for n, i := range at {
-		told[n], queued[n] = records[i], entries[i]
+		told[n] = records[i]
 		told[n].Status, told[n].HoldReason, told[n].NextAttemptAt = message.Queued, "", time.Time{}
-		queued[n].Progress = told[n].State.Append(nil)
 	}
+	var untold []int
 	if err := d.Changed(ctx, told); err != nil {
-		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(told))
-		waiting := make([]*job, len(at))
+		var waiting []*job
 		for n, i := range at {
-			waiting[n] = &job{entry: entries[i], rec: records[i]}
-			waiting[n].become(records[i].State)
+			if d.callbackTo(&told[n]) != "" {
+				j := &job{entry: entries[i], rec: records[i]}
+				j.become(records[i].State)
+				waiting, untold = append(waiting, j), append(untold, i)
+			}
 		}
+		d.log.Warn("Callbacks can't be accepted into the log; the messages they tell of wait.", "err", err, "messages", len(waiting))
 		d.park(ctx, time.Now().Add(callbackRest), waiting...)
-		return without(entries, at), without(records, at), true
 	}
-	if err := d.cfg.Journal.Progress(ctx, queued); err != nil {
-		d.fail(ctx, err)
-		return nil, nil, false
-	}
+	var queued []message.Entry
 	for n, i := range at {
-		records[i], entries[i] = told[n], queued[n]
+		if _, waits := slices.BinarySearch(untold, i); !waits {
+			records[i], entries[i].Progress = told[n], told[n].State.Append(nil)
+			queued = append(queued, entries[i])
+		}
 	}
-	return entries, records, true
+	if len(queued) > 0 {
+		if err := d.cfg.Journal.Progress(ctx, queued); err != nil {
+			d.fail(ctx, err)
+			return nil, nil, false
+		}
+	}
+	return without(entries, untold), without(records, untold), true
 }
 
 // callbackRest is how long messages wait whose callbacks the log does not take.
@@ -135,6 +145,9 @@ func (d *Dispatcher) unannounced(entries []message.Entry, records []message.Reco
 
 // without returns list less the places in at, which ascend.
 func without[T any](list []T, at []int) []T {
+	if len(at) == 0 {
+		return list
+	}
 	kept := make([]T, 0, len(list)-len(at))
 	for i := range list {
 		if len(at) > 0 && at[0] == i {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -112,4 +113,54 @@ func TestUntoldIsNotSent(t *testing.T) {
 			t.Errorf("callbacks of %v, want queued, sending and sent", got)
 		}
 	})
+}
+
+// TestUntoldHoldsUpNobodyElse: of messages that come due together, or go together
+// without the store, those wait of which the log takes no callback, and no others.
+func TestUntoldHoldsUpNobodyElse(t *testing.T) {
+	for name, down := range map[string]bool{"scheduled": false, "without the store": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				var full atomic.Bool
+				svc := &service{}
+				p := newPlant(t, svc, func(c *sink.DispatcherConfig) {
+					new(callbacks).configure(c)
+					c.CallbackURL = func(r *message.Record) string { return r.CallbackURL }
+					take := c.Append
+					c.Append = func(ctx context.Context, ms []*message.Message) error {
+						if full.Load() {
+							return errors.New("the log is full")
+						}
+						return take(ctx, ms)
+					}
+				})
+				put := func(callback string) message.ID {
+					m := message.Message{Account: "a", Channel: message.ChannelEmail, Priority: message.Normal, To: "a@b.example", CallbackURL: callback}
+					if !down {
+						m.SendAt = time.Now().Add(10 * time.Second)
+					}
+					return p.putMessage(m).ID
+				}
+				told, quiet := put("https://a.example"), put("")
+				if down {
+					full.Store(true)
+					p.store.SetDown("a test")
+				}
+				stop := p.start()
+				pause(context.Background(), 2*time.Second)
+				full.Store(true)
+				pause(context.Background(), 10*time.Second)
+				if got := svc.sent(); !slices.Equal(got, []message.ID{quiet}) {
+					t.Errorf("%v were sent while the log was full, want %v", got, quiet)
+				}
+				full.Store(false)
+				p.store.SetDown("")
+				p.await(time.Minute)
+				stop()
+				if got := svc.sent(); !slices.Equal(got, []message.ID{quiet, told}) {
+					t.Errorf("%v were sent, want %v and then %v", got, quiet, told)
+				}
+			})
+		})
+	}
 }
