@@ -345,8 +345,8 @@ func (d *Dispatcher) forgetLocked(j *job) {
 
 // Holds says what the log does not say of a message that the dispatcher has in
 // memory: whether it is queued, and then that it waits for its channel's service or for
-// others of its account, or being sent; and since when the store has it. false: it does not have it, or it ended
-// without an attempt.
+// others of its account, or being sent; and since when the store has it. false: it does
+// not have it, or it ended without an attempt.
 func (d *Dispatcher) Holds(id message.ID) (s message.State, held bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
