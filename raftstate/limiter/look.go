@@ -37,6 +37,13 @@ type due struct {
 	forget bool
 }
 
+// known is the account's entry; nil: there is none.
+func (sh *shard) known(account string) *entry {
+	sh.mu.RLock()
+	defer sh.mu.RUnlock()
+	return sh.entries[account]
+}
+
 // add makes an entry for the account; mu is held.
 func (sh *shard) add(account string, l Limits) *entry {
 	// Nothing is known yet: all of the plan is there, for all that this node can

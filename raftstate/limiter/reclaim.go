@@ -1,9 +1,6 @@
 package limiter
 
-import (
-	"hash/maphash"
-	"time"
-)
+import "time"
 
 // missed is what others lacked at that time.
 type missed struct {
@@ -18,10 +15,7 @@ type missed struct {
 func (s *Spender) Reclaim(accounts []string) {
 	now := s.cfg.Now()
 	for _, account := range accounts {
-		sh := &s.shards[maphash.String(s.seed, account)%shardCount]
-		sh.mu.RLock()
-		e := sh.entries[account]
-		sh.mu.RUnlock()
+		e := s.shardOf(account).known(account)
 		if e == nil {
 			continue
 		}

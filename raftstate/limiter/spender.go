@@ -118,13 +118,15 @@ type Pass struct {
 	would   Reason // of a request in shadow: what kept it out, if the plan were enforced
 }
 
+func (s *Spender) shardOf(account string) *shard {
+	return &s.shards[maphash.String(s.seed, account)%shardCount]
+}
+
 // lookup returns the account's entry, locked.
 func (s *Spender) lookup(account string, l Limits) *entry {
-	sh := &s.shards[maphash.String(s.seed, account)%shardCount]
+	sh := s.shardOf(account)
 	for {
-		sh.mu.RLock()
-		e := sh.entries[account]
-		sh.mu.RUnlock()
+		e := sh.known(account)
 		if e == nil {
 			sh.mu.Lock()
 			if e = sh.entries[account]; e == nil {
@@ -333,10 +335,7 @@ func (p *Pass) Leave() {
 // gathers otherwise. It waits for the answer, no longer than ctx and the wait limit
 // allow.
 func (s *Spender) Report(ctx context.Context, account string) {
-	sh := &s.shards[maphash.String(s.seed, account)%shardCount]
-	sh.mu.RLock()
-	e := sh.entries[account]
-	sh.mu.RUnlock()
+	e := s.shardOf(account).known(account)
 	if e == nil {
 		return
 	}
@@ -371,10 +370,7 @@ func (s *Spender) enqueueLocked(e *entry) {
 // Change tells the limits of an account's plan at once, where they would
 // otherwise be seen with its next request.
 func (s *Spender) Change(account string, l Limits) {
-	sh := &s.shards[maphash.String(s.seed, account)%shardCount]
-	sh.mu.RLock()
-	e := sh.entries[account]
-	sh.mu.RUnlock()
+	e := s.shardOf(account).known(account)
 	if e == nil {
 		return
 	}
